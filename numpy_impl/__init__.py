@@ -1,0 +1,1 @@
+"""The reference: every product, sum and derivative written out in NumPy."""

@@ -1,0 +1,190 @@
+"""`Recurrent`, the core, and `SequenceModel`, the core with embedding, context and head (SPEC.md, 5 to 9)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..spec.backend import Result
+from ..spec.errors import SpecError
+from ..spec.inputs import Cotangents, Inputs, checked_inputs, checked_states, state_gradients
+from ..spec.model import ModelSpec
+from ..spec.parameters import Weights, initial_weights
+from . import recurrent
+
+Array = Any
+States = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What the backward pass reads again."""
+
+    arguments: Inputs
+    layers: list[recurrent.LayerTape]
+    outputs: Array  # (B, T, F)
+    read: Array | None  # what the head read, (B, T, F) or (B, F)
+
+
+class SequenceModel:
+    """Embedding, context, recurrent core and head; the parts that the spec leaves out are absent.
+
+    Args:
+        spec: what the model is.
+        seed: of the initial weights, which the spec draws.
+        dtype: `float32` or `float64`.
+
+    Attributes:
+        weights: the spec's own names and shapes; change the arrays in place to change the model.
+    """
+
+    backend_name = "numpy"
+
+    def __init__(self, spec: ModelSpec, *, seed: int = 0, dtype: str = "float32") -> None:
+        self.spec = spec
+        self.dtype = dtype
+        self.weights: Weights = initial_weights(spec, seed, dtype)
+
+    def __call__(
+        self, inputs: Any, *, lengths: Any = None, mask: Any = None, initial_state: Any = None, context: Any = None
+    ) -> Result:
+        """Run on inputs (B, T, I), or tokens (B, T). Raises InputError."""
+        given = checked_inputs(
+            self.spec, self.dtype, inputs, lengths=lengths, mask=mask, initial_state=initial_state, context=context
+        )
+        return self.forward(given)[0]
+
+    def step(self, x: Array, state: Array | Mapping[str, Array] | None = None) -> tuple[Array, Array | States]:
+        """One time step, for streaming: x (B, I) or tokens (B,), state (L*D, B, H) or a dict of them, None for zeros.
+
+        Returns the scores (B, O), or the outputs (B, F) without a head, and the new state.
+
+        Raises:
+            SpecError: the model reads backward as well, or its head reads the final states.
+        """
+        self.spec.check_streams()
+        x = np.asarray(x)
+        states = None if state is None else checked_states(self.spec, self.dtype, len(x), state, "state")
+        given = checked_inputs(self.spec, self.dtype, x[:, None], initial_state=states or self._zeros(len(x)))
+        result = self.forward(given)[0]
+        y = result.outputs if result.scores is None else result.scores
+        return y[:, 0], dict(result.final_states) if isinstance(state, Mapping) else result.final_state
+
+    def initial_state(self, context: Array) -> Array:
+        """The initial state (L*D, B, H) that a context (B, C) stands for, to begin streaming with."""
+        start = context @ self.weights["context.weight"].T + self.weights["context.bias"]  # (B, L*D*H)
+        return np.ascontiguousarray(start.reshape(len(context), -1, self.spec.hidden_size).transpose(1, 0, 2))
+
+    def forward(self, given: Inputs) -> tuple[Result, Tape]:
+        """The result, and what `backward` needs."""
+        spec, weights = self.spec, self.weights
+        x = self._embedded(given)
+        initial = given.initial_states or self._zeros(len(x))
+        if given.context is not None:
+            initial[spec.cell_definition.states[0]] = self.initial_state(given.context)
+        outputs, final, layers = recurrent.forward(spec, weights, x, given.mask, initial)
+        read, scores = self._scores(given, outputs, final)
+        return Result(outputs, final, scores), Tape(given, layers, outputs, read)
+
+    def backward(self, tape: Tape, cotangents: Cotangents) -> dict[str, Array]:
+        """Gradients of every weight, of the inputs unless they are tokens, of the context or the initial states."""
+        spec, given = self.spec, tape.arguments
+        batch = len(tape.outputs)
+        d_outputs = np.zeros_like(tape.outputs) if cotangents.outputs is None else cotangents.outputs
+        d_final = {name: d.copy() for name, d in (cotangents.final_states or self._zeros(batch)).items()}
+        gradients: dict[str, Array] = {}
+        if spec.head:
+            d_outputs = self._head_backward(tape, cotangents.scores, d_outputs, d_final, gradients)
+        weights, d_x, d_initial = recurrent.backward(spec, self.weights, tape.layers, d_outputs, d_final)
+        gradients.update(weights)
+        if spec.context:
+            d_start = d_initial[spec.cell_definition.states[0]].transpose(1, 0, 2).reshape(batch, -1)
+            context = np.zeros((batch, spec.context.size), self.dtype) if given.context is None else given.context
+            d_start = (
+                np.zeros_like(d_start) if given.context is None else d_start
+            )  # the state was given: no way to here
+            gradients["context.weight"] = d_start.T @ context
+            gradients["context.bias"] = d_start.sum(axis=0)
+        if given.context is None:
+            gradients.update(state_gradients(spec, d_initial))
+        else:
+            gradients["context"] = d_start @ self.weights["context.weight"]
+        self._inputs_backward(given, d_x, gradients)
+        return gradients
+
+    def _embedded(self, given: Inputs) -> Array:
+        if not self.spec.embedding:
+            return given.inputs
+        return self.weights["embedding.weight"][self._tokens(given)]  # (B, T, E)
+
+    def _tokens(self, given: Inputs) -> Array:
+        return given.inputs if given.mask is None else np.where(given.mask, given.inputs, 0)
+
+    def _inputs_backward(self, given: Inputs, d_x: Array, gradients: dict[str, Array]) -> None:
+        if not self.spec.embedding:
+            gradients["inputs"] = d_x
+            return
+        gradients["embedding.weight"] = np.zeros_like(self.weights["embedding.weight"])
+        np.add.at(gradients["embedding.weight"], self._tokens(given), d_x)  # 0 is added where a step is invalid
+
+    def _scores(self, given: Inputs, outputs: Array, final: States) -> tuple[Array | None, Array | None]:
+        head = self.spec.head
+        if head is None:
+            return None, None
+        read = outputs if head.reads == "steps" else recurrent.merge(self.spec.merge, self._top_states(final))
+        scores = read @ self.weights["head.weight"].T
+        if head.bias:
+            scores += self.weights["head.bias"]
+        if head.reads == "steps" and given.mask is not None:
+            scores = np.where(given.mask[:, :, None], scores, np.zeros((), scores.dtype))
+        return read, scores
+
+    def _head_backward(
+        self, tape: Tape, d_scores: Array | None, d_outputs: Array, d_final: States, gradients: dict[str, Array]
+    ) -> Array:
+        """Adds the head's part to d_final, returns d_outputs with it added."""
+        head, weight = self.spec.head, self.weights["head.weight"]
+        assert head is not None and tape.read is not None
+        if d_scores is None:
+            d_scores = np.zeros((*tape.read.shape[:-1], head.size), self.dtype)
+        if head.reads == "steps" and tape.arguments.mask is not None:
+            d_scores = np.where(tape.arguments.mask[:, :, None], d_scores, np.zeros((), d_scores.dtype))
+        flat = d_scores.reshape(-1, head.size)
+        gradients["head.weight"] = flat.T @ tape.read.reshape(len(flat), -1)
+        if head.bias:
+            gradients["head.bias"] = flat.sum(axis=0)
+        d_read = d_scores @ weight
+        if head.reads == "steps":
+            return d_outputs + d_read
+        output = self.spec.cell_definition.output
+        top = self._top_states({output: self._final(tape, output)})
+        for index, d in enumerate(
+            recurrent.merge_gradient(self.spec.merge, top, d_read), start=-self.spec.num_directions
+        ):
+            d_final[output][index] += d
+        return d_outputs
+
+    def _final(self, tape: Tape, name: str) -> Array:
+        return np.stack([direction.states[name][-1] for layer in tape.layers for direction in layer.directions])
+
+    def _top_states(self, final: States) -> list[Array]:
+        return list(final[self.spec.cell_definition.output][-self.spec.num_directions :])
+
+    def _zeros(self, batch: int) -> States:
+        shape = (self.spec.num_layers * self.spec.num_directions, batch, self.spec.hidden_size)
+        return {name: np.zeros(shape, self.dtype) for name in self.spec.cell_definition.states}
+
+
+class Recurrent(SequenceModel):
+    """The core alone: a `SequenceModel` whose spec has no embedding, head or context."""
+
+    def __init__(self, spec: ModelSpec, *, seed: int = 0, dtype: str = "float32") -> None:
+        if not spec.is_core:
+            raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
+        super().__init__(spec, seed=seed, dtype=dtype)
+
+
+def build(spec: ModelSpec, seed: int, dtype: str) -> SequenceModel:
+    """`Recurrent` where the spec is the core alone, else `SequenceModel`."""
+    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)

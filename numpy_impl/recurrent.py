@@ -1,0 +1,168 @@
+"""The recurrent core: layers, directions and merging, forward and backward (SPEC.md, 4 and 5)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..spec.model import ModelSpec
+from ..spec.parameters import Weights
+from . import recurrence
+from .cells import load_cell
+from .nonlinearities import NONLINEARITIES
+from .recurrence import Step
+
+Array = Any
+States = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LayerTape:
+    """What a layer's backward pass reads again: its inputs, and of each direction the outputs and the tape."""
+
+    x: Array  # (T, B, I_l)
+    outputs: list[Array]  # D times (T, B, H), in time order
+    directions: list[recurrence.Tape]
+
+
+def forward(
+    spec: ModelSpec, weights: Weights, inputs: Array, mask: Array | None, initial: States
+) -> tuple[Array, States, list[LayerTape]]:
+    """Outputs (B, T, F), final states (L*D, B, H) by name, and the tapes of the layers.
+
+    inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name.
+    """
+    step = Step(spec.cell_definition, load_cell(spec.cell), NONLINEARITIES[spec.nonlinearity])
+    x = np.ascontiguousarray(inputs.transpose(1, 0, 2))  # (T, B, I)
+    valid = None if mask is None else mask.T[:, :, None]  # (T, B, 1)
+    if valid is not None:
+        x = np.where(valid, x, np.zeros((), x.dtype))
+    tapes = []
+    final: States = {name: np.empty_like(state) for name, state in initial.items()}
+    for layer in range(spec.num_layers):
+        tape = _layer_forward(spec, weights, step, layer, x, valid, initial, final)
+        tapes.append(tape)
+        x = merge(spec.merge, tape.outputs)  # (T, B, F)
+    return x.transpose(1, 0, 2), final, tapes
+
+
+def _layer_forward(
+    spec: ModelSpec,
+    weights: Weights,
+    step: Step,
+    layer: int,
+    x: Array,
+    valid: Array | None,
+    initial: States,
+    final: States,
+) -> LayerTape:
+    projections = np.split(_project(spec, weights, layer, x), spec.num_directions, axis=2)  # D times (T, B, G*H)
+    outputs, tapes = [], []
+    for d, direction in enumerate(spec.directions):
+        name, index = f"layers.{layer}.{direction}.", layer * spec.num_directions + d
+        y, last, tape = recurrence.forward(
+            step,
+            in_time_order(projections[d], direction),
+            weights[name + "recurrent_weight"],
+            weights.get(name + "recurrent_bias"),
+            {state: values[index] for state, values in initial.items()},
+            None if valid is None else in_time_order(valid, direction),
+        )
+        outputs.append(in_time_order(y, direction))
+        tapes.append(tape)
+        for state, value in last.items():
+            final[state][index] = value
+    return LayerTape(x, outputs, tapes)
+
+
+def _project(spec: ModelSpec, weights: Weights, layer: int, x: Array) -> Array:
+    """The input projections of all steps and both directions as one product, (T, B, D*G*H)."""
+    steps, batch, size = x.shape
+    weight = _both(spec, weights, layer, "input_weight")  # (D*G*H, I_l)
+    p = x.reshape(steps * batch, size) @ weight.T
+    if spec.bias != "none":
+        p += _both(spec, weights, layer, "bias" if spec.bias == "single" else "input_bias")
+    return p.reshape(steps, batch, -1)
+
+
+def backward(
+    spec: ModelSpec, weights: Weights, tapes: list[LayerTape], d_outputs: Array, d_final: States
+) -> tuple[Weights, Array, States]:
+    """Gradients of the weights by name, of the inputs (B, T, I), and of the initial states (L*D, B, H) by name."""
+    gradients: Weights = {}
+    d_initial: States = {name: np.empty_like(state) for name, state in d_final.items()}
+    d_y = d_outputs.transpose(1, 0, 2)  # (T, B, F)
+    for layer in reversed(range(spec.num_layers)):
+        d_y = _layer_backward(spec, weights, layer, tapes[layer], d_y, d_final, d_initial, gradients)
+    return gradients, d_y.transpose(1, 0, 2), d_initial
+
+
+def _layer_backward(
+    spec: ModelSpec, weights: Weights, layer: int, tape: LayerTape, d_y: Array, d_final: States, d_initial: States,
+    gradients: Weights,
+) -> Array:  # fmt: skip
+    d_ps = []
+    for d, (direction, d_direction) in enumerate(
+        zip(spec.directions, merge_gradient(spec.merge, tape.outputs, d_y), strict=True)
+    ):
+        name, index = f"layers.{layer}.{direction}.", layer * spec.num_directions + d
+        if tape.directions[d].mask is not None:
+            valid = in_time_order(tape.directions[d].mask, direction)
+            d_direction = np.where(valid, d_direction, np.zeros((), d_direction.dtype))
+        d_p, d_q, d_states = recurrence.backward(
+            tape.directions[d], in_time_order(d_direction, direction), {state: v[index] for state, v in d_final.items()}
+        )
+        h = tape.directions[d].states[spec.cell_definition.output][:-1]  # (T, B, H)
+        gradients[name + "recurrent_weight"] = _flat(d_q).T @ _flat(h)
+        if spec.bias == "double":
+            gradients[name + "recurrent_bias"] = _flat(d_q).sum(axis=0)
+        for state, value in d_states.items():
+            d_initial[state][index] = value
+        d_ps.append(in_time_order(d_p, direction))
+    d_p = np.concatenate(d_ps, axis=2)  # (T, B, D*G*H)
+    _split(spec, gradients, layer, "input_weight", _flat(d_p).T @ _flat(tape.x))
+    if spec.bias != "none":
+        _split(spec, gradients, layer, "bias" if spec.bias == "single" else "input_bias", _flat(d_p).sum(axis=0))
+    return (_flat(d_p) @ _both(spec, weights, layer, "input_weight")).reshape(tape.x.shape)
+
+
+def in_time_order(series: Array, direction: str) -> Array:
+    """A view with the first axis flipped for the backward direction; its own inverse."""
+    return series[::-1] if direction == "backward" else series
+
+
+def merge(kind: str, outputs: list[Array]) -> Array:
+    """The outputs of the directions made one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    forward, backward = outputs
+    if kind == "concat":
+        return np.concatenate(outputs, axis=-1)
+    if kind == "multiply":
+        return forward * backward
+    return forward + backward if kind == "sum" else (forward + backward) * forward.dtype.type(0.5)
+
+
+def merge_gradient(kind: str, outputs: list[Array], d_y: Array) -> list[Array]:
+    """The gradient of each direction's outputs."""
+    if len(outputs) == 1:
+        return [d_y]
+    if kind == "concat":
+        return np.split(d_y, 2, axis=-1)
+    if kind == "multiply":
+        return [d_y * outputs[1], d_y * outputs[0]]
+    return [d_y, d_y] if kind == "sum" else [d_y * d_y.dtype.type(0.5)] * 2
+
+
+def _flat(series: Array) -> Array:
+    return series.reshape(-1, series.shape[-1])  # (T*B, N)
+
+
+def _both(spec: ModelSpec, weights: Weights, layer: int, name: str) -> Array:
+    parts = [weights[f"layers.{layer}.{direction}.{name}"] for direction in spec.directions]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _split(spec: ModelSpec, gradients: Weights, layer: int, name: str, both: Array) -> None:
+    for direction, part in zip(spec.directions, np.split(both, spec.num_directions), strict=True):
+        gradients[f"layers.{layer}.{direction}.{name}"] = part

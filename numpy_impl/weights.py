@@ -1,0 +1,20 @@
+"""Weights to the spec and back. The NumPy model holds the spec's own names and layouts, so the table is the identity."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..spec.parameters import Weights, checked_weights
+from .model import SequenceModel
+
+
+def to_spec(model: SequenceModel) -> Weights:
+    """A copy of the weights under their canonical names."""
+    return {name: array.copy() for name, array in model.weights.items()}
+
+
+def from_spec(model: SequenceModel, weights: Mapping[str, ArrayLike], *, cast: bool = False) -> None:
+    """Set all weights. Raises WeightError unless every name, shape and dtype fits."""
+    for name, array in checked_weights(model.spec, weights, model.dtype, cast=cast).items():
+        np.copyto(model.weights[name], array)

@@ -1,0 +1,29 @@
+"""What a recurrent network is: data, equations, weights, training rules, files. No framework is imported here."""
+
+from .backend import Backend as Backend
+from .backend import Contents as Contents
+from .backend import Result as Result
+from .backend import StepResult as StepResult
+from .backend import backend_names as backend_names
+from .backend import load_backend as load_backend
+from .checkpoint import load as load
+from .checkpoint import save as save
+from .errors import RnnZooError as RnnZooError
+from .initializers import INITIALIZERS as INITIALIZERS
+from .initializers import Draw as Draw
+from .initializers import Initializer as Initializer
+from .model import Context as Context
+from .model import Embedding as Embedding
+from .model import Head as Head
+from .model import ModelSpec as ModelSpec
+from .parameters import Parameter as Parameter
+from .parameters import initial_weights as initial_weights
+from .parameters import parameters as parameters
+from .training import SGD as SGD
+from .training import Adam as Adam
+from .training import Batch as Batch
+from .training import ClipByGlobalNorm as ClipByGlobalNorm
+from .training import ClipByValue as ClipByValue
+from .training import CrossEntropy as CrossEntropy
+from .training import MeanSquaredError as MeanSquaredError
+from .training import TrainingSpec as TrainingSpec

@@ -1,0 +1,213 @@
+"""What a backend is, and how one is found (SPEC.md, 13).
+
+All arrays at this seam are NumPy's; inside, each backend is native.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import BackendError, listed
+from .model import ModelSpec
+from .parameters import Weights
+from .training import Batch, TrainingSpec
+
+ENTRY_POINTS = "rnnzoo.backends"
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives.
+
+    Attributes:
+        outputs: (B, T, D*H) with concat, else (B, T, H); 0 at invalid steps.
+        final_states: by state name, (L*D, B, H) each, index l*D + d.
+        scores: (B, T, O), 0 at invalid steps; (B, O) where the head reads the final states; None without a head.
+    """
+
+    outputs: Array
+    final_states: Mapping[str, Array]
+    scores: Array | None = None
+
+    @property
+    def final_state(self) -> Array:
+        """The cell's first state, (L*D, B, H)."""
+        return next(iter(self.final_states.values()))
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The required part. `supports` gives None, or the reason why a model cannot be built."""
+
+    name: str
+
+    def supports(self, spec: ModelSpec) -> str | None: ...
+
+    def build(self, spec: ModelSpec, seed: int = 0, dtype: str = "float32") -> Any: ...
+
+    def run(
+        self,
+        model: Any,
+        inputs: ArrayLike,
+        lengths: ArrayLike | None = None,
+        initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        context: ArrayLike | None = None,
+    ) -> Result: ...
+
+    def to_spec(self, model: Any) -> Weights: ...
+
+    def from_spec(self, model: Any, weights: Mapping[str, ArrayLike], *, cast: bool = False) -> None: ...
+
+
+@runtime_checkable
+class Differentiates(Protocol):
+    """Optional part: gradients of everything, by name."""
+
+    def gradients(
+        self,
+        model: Any,
+        inputs: ArrayLike,
+        outputs_cotangent: ArrayLike | None = None,
+        final_state_cotangent: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        scores_cotangent: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        context: ArrayLike | None = None,
+    ) -> dict[str, Array]: ...
+
+
+class StepResult(NamedTuple):
+    """What one update reports: the loss before it, and the global norm of the gradients before clipping."""
+
+    loss: float
+    gradient_norm: float
+
+
+class Trainer(Protocol):
+    """Updates a model in place. Its state is everything that the next update depends on besides the model's weights."""
+
+    def step(self, batch: Batch) -> StepResult: ...
+
+    def state(self) -> dict[str, Array]: ...
+
+    def load_state(self, state: Mapping[str, ArrayLike]) -> None: ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """Optional part: training."""
+
+    def trainer(self, model: Any, training: TrainingSpec) -> Trainer: ...
+
+
+class Contents(NamedTuple):
+    """What a model file holds."""
+
+    spec: ModelSpec
+    weights: Weights
+    provenance: Mapping[str, Any]
+
+
+@runtime_checkable
+class Files(Protocol):
+    """Optional part: native files. `read` takes the spec from the file unless one is given."""
+
+    suffixes: tuple[str, ...]
+
+    def read(self, path: Path, spec: ModelSpec | None = None) -> Contents: ...
+
+    def write(self, path: Path, contents: Contents) -> None: ...
+
+
+class BuiltIn(NamedTuple):
+    """A backend of this package: where it is, what to install for it, and which files are its own."""
+
+    target: str
+    frameworks: tuple[str, ...]
+    extra: str
+    suffixes: tuple[str, ...]
+
+
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "numpy": BuiltIn("..numpy_impl.backend:BACKEND", (), "", (".npz",)),
+    "torch": BuiltIn("..torch_impl.backend:BACKEND", ("torch",), "torch", (".pt", ".torch.safetensors")),
+    "tf": BuiltIn("..tf_impl.backend:BACKEND", ("tensorflow", "keras", "h5py"), "tf", (".keras", ".weights.h5")),
+}
+
+
+def backend_names() -> list[str]:
+    """Built-in backends and those that installed packages register, sorted."""
+    return sorted({*BUILT_IN, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))})
+
+
+def load_backend(name: str) -> Any:
+    """The backend of that name: built in, an entry point of group `rnnzoo.backends`, or `package.module:OBJECT`.
+
+    Raises:
+        BackendError: nobody knows the name, its framework is not installed, or the object lacks a required part.
+    """
+    if name in BUILT_IN:
+        return _built_in(BUILT_IN[name], name)
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            return checked_backend(_imported(point.value, name), name)
+    if ":" in name:
+        return checked_backend(_imported(name, name), name)
+    raise BackendError(
+        f"unknown backend {name!r}: known are {listed(backend_names())}; one of your own is named 'package.module:OBJECT'"
+    )
+
+
+def checked_backend(backend: Any, name: str) -> Any:
+    """The backend itself. Raises BackendError when a required part is missing."""
+    if isinstance(backend, type):
+        raise BackendError(
+            f"backend {name!r}: expected an object, got the class {backend.__name__}; name an instance of it"
+        )
+    required = ("name", "supports", "build", "run", "to_spec", "from_spec")
+    if missing := [part for part in required if not hasattr(backend, part)]:
+        raise BackendError(
+            f"backend {name!r}: missing {listed(missing)}; required are {', '.join(required)} (SPEC.md, 13)"
+        )
+    return backend
+
+
+def _built_in(row: BuiltIn, name: str) -> Any:
+    module, _, attribute = row.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module, __package__), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in row.frameworks:
+            raise
+        raise BackendError(
+            f"backend {name!r}: the package {error.name!r} is not installed; run: pip install 'rnnzoo[{row.extra}]'"
+        ) from error
+
+
+def _imported(target: str, name: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BackendError(
+            f"backend {name!r}: cannot load {target!r}: {error}; expected 'package.module:OBJECT'"
+        ) from error
+
+
+def as_float64(result: Result) -> dict[str, NDArray[np.float64]]:
+    """A result's arrays by name, widened: `outputs`, `final_state.{name}`, `scores`."""
+    named = {"outputs": result.outputs, **{f"final_state.{key}": value for key, value in result.final_states.items()}}
+    if result.scores is not None:
+        named["scores"] = result.scores
+    return {key: np.asarray(value, np.float64) for key, value in named.items()}

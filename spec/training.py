@@ -1,0 +1,250 @@
+"""How a model is trained, as frozen descriptions (SPEC.md, 12). Each backend implements them in its own framework."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import Described, check_choice, check_number
+from .errors import InputError, SpecError
+from .inputs import Inputs, checked_inputs, numbers
+from .model import ModelSpec
+
+REDUCTIONS = ("mean", "sum", "batch_mean")
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Loss(Described):
+    reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("loss reduction", self.reduction, REDUCTIONS)
+
+    def divisor(self, rows: int, entries: int) -> int:
+        """What the sum of the entries' losses is divided by, at least 1."""
+        return max({"mean": entries, "sum": 1, "batch_mean": rows}[self.reduction], 1)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(_Loss):
+    """-log softmax(scores)[target] of each valid step, or of each row where the head reads the final states.
+
+    Reductions: `mean` over these entries; `sum`; `batch_mean`, the sum divided by the number of rows.
+    """
+
+    KIND: ClassVar[str] = "cross_entropy"
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(_Loss):
+    """(score - target)^2 of every score of each valid step, or of each row where the head reads the final states.
+
+    Reductions: `mean` over these numbers; `sum`; `batch_mean`, the sum divided by the number of rows.
+    """
+
+    KIND: ClassVar[str] = "mean_squared_error"
+
+
+@dataclass(frozen=True)
+class SGD(Described):
+    """v = momentum v + g; p = p - learning_rate v. v starts at 0."""
+
+    learning_rate: float
+    momentum: float = 0.0
+    KIND: ClassVar[str] = "sgd"
+
+    def __post_init__(self) -> None:
+        check_number("sgd learning_rate", self.learning_rate, 0.0, np.inf)
+        check_number("sgd momentum", self.momentum, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Adam(Described):
+    """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+    p = p - learning_rate / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon), t from 1.
+    """
+
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    KIND: ClassVar[str] = "adam"
+
+    def __post_init__(self) -> None:
+        check_number("adam learning_rate", self.learning_rate, 0.0, np.inf)
+        check_number("adam beta1", self.beta1, 0.0, 1.0)
+        check_number("adam beta2", self.beta2, 0.0, 1.0)
+        check_number("adam epsilon", self.epsilon, 0.0, np.inf, open_low=True)
+
+
+@dataclass(frozen=True)
+class ClipByGlobalNorm(Described):
+    """All gradients times min(1, maximum / norm), norm the exact 2-norm of all of them together."""
+
+    maximum: float
+    KIND: ClassVar[str] = "global_norm"
+
+    def __post_init__(self) -> None:
+        check_number("clip maximum", self.maximum, 0.0, np.inf, open_low=True)
+
+
+@dataclass(frozen=True)
+class ClipByValue(Described):
+    """Every number of every gradient limited to [-maximum, maximum]."""
+
+    maximum: float
+    KIND: ClassVar[str] = "value"
+
+    def __post_init__(self) -> None:
+        check_number("clip maximum", self.maximum, 0.0, np.inf, open_low=True)
+
+
+Loss = CrossEntropy | MeanSquaredError
+Optimizer = SGD | Adam
+Clip = ClipByGlobalNorm | ClipByValue
+
+
+@dataclass(frozen=True)
+class TrainingSpec(Described):
+    """Loss, optimizer and clipping of a training run.
+
+    Raises:
+        SpecError: a value is outside its range, or a part is missing.
+    """
+
+    loss: Loss
+    optimizer: Optimizer
+    clip: Clip | None = None
+
+    PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {
+        "loss": (CrossEntropy, MeanSquaredError), "optimizer": (SGD, Adam), "clip": (ClipByGlobalNorm, ClipByValue),
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name, kinds in self.PARTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) and not (name == "clip" and value is None):
+                raise SpecError(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The arrays of one update.
+
+    Attributes:
+        inputs: (B, T, I), or tokens (B, T).
+        targets: classes (B, T) or (B,) for cross-entropy; numbers shaped as the scores for the squared error.
+        lengths, mask, initial_state, context: as for a run.
+        continues: start from the final state of the trainer's last batch, taken as a constant
+            (truncated backpropagation through time); that batch had as many rows.
+    """
+
+    inputs: Any
+    targets: Any
+    lengths: Any = None
+    mask: Any = None
+    initial_state: Any = None
+    context: Any = None
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedBatch:
+    """A batch whose arrays fit the model and the loss.
+
+    Attributes:
+        arguments: as for a run; the carried states stand in `initial_states`.
+        targets: int64 classes, 0 at invalid steps; or numbers in the model's dtype, 0 at invalid steps.
+        entries: bool, True where an entry counts: (B, T), or (B,) where the head reads the final states.
+        divisor: what the sum over the entries is divided by.
+    """
+
+    arguments: Inputs
+    targets: Array
+    entries: NDArray[np.bool_]
+    divisor: int
+
+
+def checked_batch(
+    spec: ModelSpec, dtype: str, loss: Loss, batch: Batch, carried: Mapping[str, Array] | None
+) -> CheckedBatch:
+    """The batch in the form that every backend computes with.
+
+    Raises:
+        InputError: targets do not fit, the model has no head, or the batch continues where nothing came before.
+    """
+    if spec.head is None:
+        raise InputError(
+            "training: expected a model with a head, as the loss reads scores; build it with head=Head(size)"
+        )
+    initial = batch.initial_state
+    if batch.continues:
+        if carried is None or initial is not None or batch.context is not None:
+            raise InputError("batch: continues=True needs a batch before it, and neither initial_state nor context")
+        initial = carried
+    arguments = checked_inputs(
+        spec, dtype, batch.inputs, lengths=batch.lengths, mask=batch.mask, initial_state=initial, context=batch.context
+    )
+    rows, steps = arguments.inputs.shape[:2]
+    if spec.head.reads == "final":
+        entries = np.ones(rows, np.bool_)
+    else:
+        entries = np.ones((rows, steps), np.bool_) if arguments.mask is None else arguments.mask
+    if isinstance(loss, CrossEntropy):
+        targets, width = _classes(np.asarray(batch.targets), entries, spec.head.size), 1
+    else:
+        targets, width = _numbers(np.asarray(batch.targets), entries, spec.head.size, dtype), spec.head.size
+    return CheckedBatch(arguments, targets, entries, loss.divisor(rows, int(entries.sum()) * width))
+
+
+def _classes(targets: Array, entries: NDArray[np.bool_], size: int) -> Array:
+    if targets.shape != entries.shape or targets.dtype.kind not in "iu":
+        raise InputError(
+            f"targets: expected integer classes of shape {entries.shape}, got {targets.dtype} of shape {targets.shape}"
+        )
+    seen = targets[entries]
+    if seen.size and (seen.min() < 0 or seen.max() >= size):
+        raise InputError(f"targets: expected classes from 0 to {size - 1}, got {seen.min()} to {seen.max()}")
+    return np.where(entries, targets, 0).astype(np.int64)
+
+
+def _numbers(targets: Array, entries: NDArray[np.bool_], size: int, dtype: str) -> Array:
+    if targets.shape != (*entries.shape, size):
+        raise InputError(f"targets: expected shape {(*entries.shape, size)}, got {targets.shape}")
+    return np.where(entries[..., None], numbers("targets", targets, dtype), np.zeros((), dtype))
+
+
+def optimizer_slots(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of what an optimizer keeps for each weight; a trainer's state has `{slot}.{weight}` and `step`."""
+    if isinstance(optimizer, Adam):
+        return ("first_moment", "second_moment")
+    return ("momentum",) if optimizer.momentum else ()
+
+
+def checked_state(
+    spec: ModelSpec, training: TrainingSpec, dtype: str, state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Array]:
+    """A trainer's state, whole and of the right shapes: `step`, the slots, and `carried.{name}` or none of them.
+
+    Raises:
+        InputError: a name is missing or surplus, or a shape or dtype is another.
+    """
+    slots = {f"{slot}.{name}": shape for slot in optimizer_slots(training.optimizer) for name, shape in shapes.items()}
+    carried = {f"carried.{name}" for name in spec.cell_definition.states}
+    missing = {"step", *slots} - set(state)
+    surplus = set(state) - {"step", *slots} - carried
+    partly = carried - set(state) if carried & set(state) else set()
+    if missing or surplus or partly:
+        raise InputError(f"trainer state: missing {sorted(missing | partly)}; surplus {sorted(surplus)}")
+    arrays = {name: np.asarray(value) for name, value in state.items()}
+    if arrays["step"].shape != () or arrays["step"].dtype.kind not in "iu" or arrays["step"] < 0:
+        raise InputError(f"trainer state step: expected one integer of at least 0, got {arrays['step']!r}")
+    for name, array in arrays.items():
+        if name != "step" and array.dtype != np.dtype(dtype):
+            raise InputError(f"trainer state {name}: expected dtype {dtype}, got {array.dtype}")
+        if name in slots and array.shape != slots[name]:
+            raise InputError(f"trainer state {name}: expected shape {slots[name]}, got {array.shape}")
+    return arrays
