@@ -1,0 +1,5 @@
+"""The oracle, the checks, conversion between files, and the command line."""
+
+from .equivalence import Agreement as Agreement
+from .equivalence import assert_equivalent as assert_equivalent
+from .suite import conformance_tests as conformance_tests

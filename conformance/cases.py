@@ -1,0 +1,228 @@
+"""The table of cases: models, and what they are run on.
+
+The product of variant, nonlinearity, bias and merge is complete; sequences, initial state and sizes are
+spread over it so that every pair of values of any two factors occurs. Further cases add embedding, head
+and context. All numbers are drawn by the spec, so that a case is the same everywhere.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spec import draws
+from ..spec.definitions import BIASES, load_variant, variant_names
+from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
+from ..spec.model import MERGES, NONLINEARITIES, Context, Embedding, Head, ModelSpec
+from ..spec.parameters import Weights, initial_weights
+from .numbers import float64
+from .oracle import Oracle
+
+Array = NDArray[Any]
+DTYPES = ("float64", "float32")
+SEQUENCES = ("full", "lengths", "nan_padding", "left_padding", "holes")
+
+
+class Sizes(NamedTuple):
+    """B rows, T steps, I inputs, H units, L layers where the variant is stacked."""
+
+    B: int
+    T: int
+    I: int  # noqa: E741 (the spec's symbol)
+    H: int
+    L: int
+
+
+SIZES = (Sizes(4, 5, 2, 3, 2), Sizes(1, 4, 3, 2, 3), Sizes(3, 1, 4, 2, 2), Sizes(2, 3, 1, 4, 2))
+PARTS: tuple[dict[str, Any], ...] = (
+    {"head": Head(2)},
+    {"head": Head(3, reads="final")},
+    {"head": Head(2, bias=False, reads="final"), "context": Context(3)},
+    {"embedding": Embedding(5)},
+    {"embedding": Embedding(7), "head": Head(5)},
+    {"embedding": Embedding(4), "head": Head(4, bias=False), "context": Context(2)},
+    {"context": Context(4)},
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and what it is run on.
+
+    Attributes:
+        sequences: `full`; `lengths`, uneven, with a row that has no valid step; `nan_padding`, the same with
+            NaN (or tokens out of range) in the padding; `left_padding`; `holes`.
+        initial: whether an initial state is given.
+    """
+
+    spec: ModelSpec
+    sizes: Sizes
+    sequences: str
+    initial: bool
+
+    @property
+    def name(self) -> str:
+        """A name that tells the case apart from all others."""
+        spec = self.spec
+        parts = [spec.variant, spec.nonlinearity, spec.bias, *([spec.merge] if spec.num_directions == 2 else [])]
+        parts += ["embedding"] if spec.embedding else []
+        parts += [f"head_{spec.head.reads}{'' if spec.head.bias else '_plain'}"] if spec.head else []
+        parts += ["context"] if spec.context else []
+        parts += [self.sequences, "state" if self.initial else "zero", "x".join(map(str, self.sizes))]
+        return "-".join(parts)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """float64 weights: every number random, biases too; each exact in float32.
+
+        They are drawn again while any sum that goes into a relu is exactly 0, as the derivative is then a
+        matter of definition (small layers without bias die easily).
+        """
+        for seed in itertools.count(1):
+            found = {name: _short(array) for name, array in initial_weights(self.spec, seed, "float64").items()}
+            oracle = Oracle(self.spec, found, float64())
+            oracle.run(self.checked)
+            if not oracle.ties:
+                return found
+        raise AssertionError("unreachable")
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of a backend's `run`, apart from `inputs`."""
+        mask = self._mask()
+        found: dict[str, Any] = {}
+        if self.sequences in ("lengths", "nan_padding"):
+            found["lengths"] = mask.sum(axis=1)
+        elif self.sequences != "full":
+            found["mask"] = mask
+        if self.initial:
+            shape = (self.spec.num_layers * self.spec.num_directions, self.sizes.B, self.spec.hidden_size)
+            states = {name: self.numbers(f"initial {name}", *shape) for name in self.spec.cell_definition.states}
+            found["initial_state"] = states if len(states) > 1 else next(iter(states.values()))
+        elif self.spec.context:
+            found["context"] = self.numbers("context", self.sizes.B, self.spec.context.size)
+        return found
+
+    @cached_property
+    def inputs(self) -> Array:
+        """(B, T, I), or tokens (B, T); the padding holds what a model must not see."""
+        return self._filled(np.nan if self.sequences == "nan_padding" else 3.0)
+
+    def with_other_padding(self) -> Array:
+        """The same inputs with something else in the padding."""
+        return self._filled(-5.0)
+
+    @cached_property
+    def checked(self) -> Inputs:
+        """The arguments as the spec understands them, in float64."""
+        return checked_inputs(self.spec, "float64", self.inputs, **self.arguments)
+
+    @cached_property
+    def cotangents(self) -> Cotangents:
+        """Random cotangents of everything that a run gives."""
+        B, T, head = self.sizes.B, self.sizes.T, self.spec.head
+        state = (self.spec.num_layers * self.spec.num_directions, B, self.spec.hidden_size)
+        states = {name: self.numbers(f"cotangent {name}", *state) for name in self.spec.cell_definition.states}
+        shape = () if head is None else (B, T, head.size) if head.reads == "steps" else (B, head.size)
+        return checked_cotangents(
+            self.spec, "float64", B, T,
+            outputs=self.numbers("cotangent outputs", B, T, self.spec.output_size),
+            final_state=states,
+            scores=self.numbers("cotangent scores", *shape) if head else None,
+        )  # fmt: skip
+
+    def numbers(self, name: str, *shape: int) -> Array:
+        """Random numbers in [-1, 1), each exact in float32."""
+        return _short(2.0 * draws.uniform(2, f"{self.name} {name}", int(np.prod(shape))) - 1.0).reshape(shape)
+
+    def _mask(self) -> NDArray[np.bool_]:
+        """(B, T); lengths T, 0, T-1, 1 in turn where there are rows enough."""
+        B, T = self.sizes.B, self.sizes.T
+        lengths = np.array([T, 0, max(T - 1, 0), 1] if B > 1 else [max(T - 1, 0)])[:B]
+        mask = np.arange(T) < lengths[:, None]
+        if self.sequences == "left_padding":
+            return mask[:, ::-1]
+        if self.sequences == "holes":
+            return (np.arange(T) + np.arange(B)[:, None]) % 3 != 1
+        return mask
+
+    def _filled(self, padding: float) -> Array:
+        B, T = self.sizes.B, self.sizes.T
+        valid = np.ones((B, T), bool) if self.sequences == "full" else self._mask()
+        if self.spec.embedding:
+            V = self.spec.embedding.vocabulary_size
+            tokens = (draws.uniform(3, f"{self.name} tokens", B * T) * V).astype(np.int64).reshape(B, T)
+            return np.where(valid, tokens, V + 10**9 if np.isnan(padding) else int(padding) % V)
+        return np.where(valid[:, :, None], self.numbers("inputs", B, T, self.spec.input_size), padding)
+
+
+def _short(array: Array) -> Array:
+    return array.astype(np.float32).astype(np.float64)
+
+
+def topologies() -> list[dict[str, Any]]:
+    """The complete product of variant, nonlinearity, bias and merge."""
+    return [
+        {"variant": variant, "nonlinearity": nonlinearity, "bias": bias, "merge": merge}
+        for variant, nonlinearity, bias in itertools.product(variant_names(), NONLINEARITIES, BIASES)
+        for merge in (MERGES if len(load_variant(variant).directions) == 2 else MERGES[:1])
+    ]
+
+
+def cases() -> list[Case]:
+    """All cases: one for each topology, and one for each part with each variant and nonlinearity."""
+    plain = [_case(topology, *extras) for topology, *extras in _spread(topologies(), _extras())]
+    variants = [row for row in topologies() if row["nonlinearity"] == "tanh" and row["bias"] == "single"]
+    some = [row for row in variants if row["merge"] in ("concat", "multiply")]
+    around = [{**topology, **part} for part in PARTS for topology in some]
+    return plain + [_case(topology, *extras) for topology, *extras in _spread(around, _extras())]
+
+
+def quick_cases() -> list[Case]:
+    """A few cases that still touch every value of every factor, for a first look."""
+    found: list[Case] = []
+    seen: set[tuple[str, str]] = set()
+    for case in cases():
+        if new := set(_factors(case)) - seen:
+            seen |= new
+            found.append(case)
+    return found
+
+
+def _factors(case: Case) -> Iterable[tuple[str, str]]:
+    spec = case.spec
+    for name in ("variant", "nonlinearity", "bias", "merge", "embedding", "head", "context"):
+        yield name, str(getattr(spec, name))
+    yield from (("sequences", case.sequences), ("initial", str(case.initial)), ("sizes", str(case.sizes)))
+
+
+def _extras() -> list[tuple[Sizes, str, bool]]:
+    return list(itertools.product(SIZES, SEQUENCES, (False, True)))
+
+
+def _spread(
+    rows: Sequence[dict[str, Any]], extras: Sequence[tuple[Sizes, str, bool]]
+) -> Iterable[tuple[dict[str, Any], Sizes, str, bool]]:
+    """Gives each row the extras that bring most pairs of values not seen together yet."""
+    seen: set[frozenset[tuple[str, str]]] = set()
+    for row in rows:
+        best = max(extras, key=lambda extra: len(_pairs(row, extra) - seen))
+        seen |= _pairs(row, best)
+        yield row, *best
+
+
+def _pairs(row: dict[str, Any], extra: tuple[Sizes, str, bool]) -> set[frozenset[tuple[str, str]]]:
+    values = [(name, str(value)) for name, value in row.items()]
+    values += zip(("sizes", "sequences", "initial"), map(str, extra), strict=True)
+    return {frozenset(pair) for pair in itertools.combinations(values, 2)}
+
+
+def _case(topology: dict[str, Any], sizes: Sizes, sequences: str, initial: bool) -> Case:
+    stacked = load_variant(topology["variant"]).maximum_layers is None
+    sizes = sizes if stacked else sizes._replace(L=1)
+    spec = ModelSpec(input_size=sizes.I, hidden_size=sizes.H, num_layers=sizes.L, **topology)
+    return Case(spec, sizes, sequences, initial)

@@ -1,0 +1,197 @@
+"""The command line `rnnzoo`.
+
+Exit status: 0 done; 1 a check failed, or a conversion could not be proven; 2 bad usage or bad input.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from ..spec.errors import ConformanceError, RnnZooError
+
+EPILOG = "Files: .safetensors (canonical), .torch.safetensors, .pt, .keras, .weights.h5, .npz."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["train"]:
+            from ..tasks.train import main as train
+
+            return train(given[1:])
+        options = _parser().parse_args(given)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except ConformanceError as error:
+        print(f"rnnzoo: {error}", file=sys.stderr)
+        return 1
+    except RnnZooError as error:
+        print(f"rnnzoo: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("rnnzoo: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rnnzoo", description="Recurrent networks with one spec and three backends that agree.", epilog=EPILOG
+    )
+    parser.add_argument("--version", action="version", version=f"rnnzoo {metadata.version('rnnzoo')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("train", help="train a model on a task: rnnzoo train task=digits model=bi_rnn backend=tf")
+    _add_evaluate(commands)
+    _add_sample(commands)
+    _add_convert(commands)
+    _add_inspect(commands)
+    _add_diff(commands)
+    _add_check(commands)
+    return parser
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("evaluate", help="evaluate a trained model on its task's test data", epilog=EPILOG)
+    command.add_argument("file", type=Path, metavar="FILE", help="a model file that `rnnzoo train` or `convert` wrote")
+    command.add_argument(
+        "--backend", default="numpy", help="numpy, torch, tf or package.module:OBJECT (default: numpy)"
+    )
+    command.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ..tasks.evaluate import evaluate
+    from .formats import read
+
+    print(evaluate(read(options.file), options.backend).text())
+    return 0
+
+
+def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("sample", help="write text with a character language model", epilog=EPILOG)
+    command.add_argument("file", type=Path, metavar="FILE", help="a model file of the task char_lm")
+    command.add_argument(
+        "--backend", default="numpy", help="numpy, torch, tf or package.module:OBJECT (default: numpy)"
+    )
+    command.add_argument("--length", type=int, default=400, help="characters to write (default: 400)")
+    command.add_argument(
+        "--temperature", type=float, default=0.7, help="0 takes the likeliest each time (default: 0.7)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the random draws (default: 0)")
+    command.add_argument("--seed-text", default="", help="text to go on from")
+    command.set_defaults(command=_sample)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from ..tasks.sample import sample
+    from .formats import read
+
+    text = sample(
+        read(options.file),
+        options.backend,
+        length=options.length,
+        temperature=options.temperature,
+        seed=options.seed,
+        seed_text=options.seed_text,
+    )
+    print(text)
+    return 0
+
+
+def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("convert", help="convert a model file, with a proof", epilog=EPILOG)
+    command.add_argument("source", type=Path, metavar="SRC")
+    command.add_argument("target", type=Path, metavar="DST")
+    command.add_argument("--spec", type=Path, help="the model's spec (YAML or JSON), for a file that carries none")
+    command.add_argument("--force", action="store_true", help="replace DST if it exists")
+    command.set_defaults(command=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from .convert import convert
+    from .formats import read_spec
+    from .tables import number
+
+    done = convert(options.source, options.target, spec=read_spec(options.spec), force=options.force)
+    worst = max(done.agreements, key=lambda a: a.difference / a.allowed if a.allowed else 0.0)
+    print(
+        f"{options.target}: {len(done.contents.weights)} weights, every bit as in {options.source}; "
+        f"run in {done.source.backend} and {done.target.backend}, {len(done.agreements)} results and gradients agree "
+        f"(worst: {worst.quantity}, {number(worst.difference)} of {number(worst.allowed)} allowed)"
+    )
+    return 0
+
+
+def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("inspect", help="show what a model file holds", epilog=EPILOG)
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--spec", type=Path, help="the model's spec (YAML or JSON), for a file that carries none")
+    command.set_defaults(command=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from .formats import read_spec
+    from .inspection import describe
+
+    print(describe(options.file, read_spec(options.spec)))
+    return 0
+
+
+def _add_diff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "diff", help="compare two model files by their tensors and by running both", epilog=EPILOG
+    )
+    command.add_argument("first", type=Path, metavar="A")
+    command.add_argument("second", type=Path, metavar="B")
+    command.add_argument("--spec", type=Path, help="the models' spec (YAML or JSON), for files that carry none")
+    command.set_defaults(command=_diff)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from .formats import read_spec
+    from .inspection import difference
+
+    text, same = difference(options.first, options.second, read_spec(options.spec))
+    print(f"{text}\n\n{'the same model' if same else 'not the same model'}")
+    return 0 if same else 1
+
+
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("check", help="check backends against the spec")
+    command.add_argument(
+        "--backend",
+        action="append",
+        metavar="NAME",
+        help="numpy, torch, tf or package.module:OBJECT; may be repeated (default: all)",
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="a few cases that still touch every value of every factor"
+    )
+    command.set_defaults(command=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .suite import installed_backends, items, run_suite, summary
+
+    names, missing = (options.backend, []) if options.backend else installed_backends()
+    total = len(items(quick=options.quick)) * len(names)
+    outcomes = []
+    for done, named in enumerate(run_suite(names, quick=options.quick), start=1):
+        outcomes.append(named)
+        if sys.stderr.isatty() and (done % 20 == 0 or done == total):
+            print(f"\r{done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    print(summary(outcomes))
+    failed = [(name, outcome) for name, outcome in outcomes if outcome.verdict == "failed"]
+    for name, outcome in failed[:20]:
+        print(f"\nFAILED {name}, {outcome.item.name}\n  {outcome.message}")
+    for reason in missing:
+        print(f"\nnot checked: {reason}")
+    passed = sum(outcome.verdict == "passed" for _, outcome in outcomes)
+    print(f"\n{passed} passed, {len(failed)} failed, {len(outcomes) - passed - len(failed)} skipped")
+    return 1 if failed else 0
