@@ -1,0 +1,577 @@
+"""What a torch user counts on: `nn.RNN`'s names, autograd, export, autocast, saving, files. Agreement with the
+other backends is the conformance suite's."""
+
+import copy
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnnzoo.conformance.bounds import allowed
+from rnnzoo.spec import (
+    SGD,
+    Adam,
+    Batch,
+    ClipByGlobalNorm,
+    Contents,
+    Context,
+    CrossEntropy,
+    Embedding,
+    Head,
+    ModelSpec,
+    TrainingSpec,
+    initial_weights,
+    load_backend,
+)
+from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
+from rnnzoo.torch_impl import Recurrent, SequenceModel
+from rnnzoo.torch_impl.recurrence import _recurrence
+from rnnzoo.torch_impl.weights import state_dict_names
+
+B, T, I, H = 4, 6, 3, 5  # noqa: E741 (the spec's symbol)
+VARIANTS = ("simple_rnn", "bi_rnn", "stacked_rnn", "stacked_bi_rnn")
+LENGTHS = torch.tensor([6, 2, 0, 3])
+BACKEND = load_backend("torch")
+
+
+def spec_of(variant: str = "stacked_bi_rnn", **options: Any) -> ModelSpec:
+    return ModelSpec(variant, I, H, 2 if "stacked" in variant else 1, **options)
+
+
+FULL = spec_of(embedding=Embedding(11), head=Head(7), context=Context(2))
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def assert_close(got: Tensor, expected: Tensor) -> None:
+    assert got.shape == expected.shape and got.dtype == expected.dtype
+    largest = float(expected.detach().abs().max())
+    assert float((got - expected).detach().abs().max()) <= allowed(str(got.dtype).removeprefix("torch."), largest)
+
+
+def rnn_pair(variant: str, nonlinearity: str) -> tuple[Recurrent, nn.RNN]:
+    spec = spec_of(variant, nonlinearity=nonlinearity, bias="double")
+    ours = Recurrent(spec, seed=3, dtype="float64")
+    theirs = nn.RNN(
+        I, H, spec.num_layers, nonlinearity, batch_first=True, bidirectional="bi" in variant, dtype=torch.float64
+    )
+    return ours, theirs
+
+
+# The same as torch.nn.RNN
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_double_state_dict_is_that_of_nn_rnn_and_computes_the_same(variant: str, nonlinearity: str) -> None:
+    ours, theirs = rnn_pair(variant, nonlinearity)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    x, h0 = drawn(B, T, I), drawn(ours.spec.num_layers * ours.spec.num_directions, B, H, seed=1)
+    for got, expected in zip(ours(x, initial_state=h0), theirs(x, h0), strict=True):
+        assert_close(got, expected)
+    ours.load_state_dict(nn.RNN(I, H, ours.spec.num_layers, bidirectional="bi" in variant).state_dict())
+
+
+def test_gradients_are_those_of_nn_rnn() -> None:
+    ours, theirs = rnn_pair("stacked_bi_rnn", "tanh")
+    theirs.load_state_dict(ours.state_dict())
+    for model in (ours, theirs):
+        outputs, final = model(drawn(B, T, I))
+        ((outputs * drawn(B, T, 2 * H, seed=2)).sum() + (final * drawn(4, B, H, seed=3)).sum()).backward()
+    for name, parameter in theirs.named_parameters():
+        assert_close(ours.get_parameter(name).grad, parameter.grad)
+
+
+def test_lengths_are_packed_sequences_for_nn_rnn() -> None:
+    ours, theirs = rnn_pair("stacked_bi_rnn", "tanh")
+    theirs.load_state_dict(ours.state_dict())
+    x, lengths = drawn(B, T, I), torch.tensor([6, 2, 1, 3])
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    outputs, final = theirs(packed)
+    assert_close(ours(x, lengths)[0], nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)[0])
+    assert_close(ours(x, lengths)[1], final)
+
+
+def test_a_single_bias_has_a_name_of_its_own() -> None:
+    names = list(Recurrent(spec_of("bi_rnn")).state_dict())
+    assert names == [f"{part}_l0{end}" for end in ("", "_reverse") for part in ("weight_ih", "weight_hh", "bias")]
+
+
+@pytest.mark.parametrize(
+    ("merge", "merged"),
+    [("sum", lambda f, b: f + b), ("average", lambda f, b: (f + b) / 2), ("multiply", lambda f, b: f * b)],
+)
+def test_a_merge_is_what_its_name_says(merge: str, merged: Callable[[Tensor, Tensor], Tensor]) -> None:
+    x = drawn(B, T, I)
+    forward, backward = Recurrent(spec_of("bi_rnn"), dtype="float64")(x)[0].chunk(2, dim=-1)
+    assert_close(Recurrent(spec_of("bi_rnn", merge=merge), dtype="float64")(x)[0], merged(forward, backward))
+
+
+# Derivatives
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_operator_is_well_formed_for_compilers_and_exporters(masked: bool, reverse: bool) -> None:
+    p, weight, h0 = (tensor.requires_grad_() for tensor in (drawn(T, B, H), drawn(H, H, seed=1), drawn(B, H, seed=2)))
+    mask = torch.arange(T)[:, None] < LENGTHS if masked else None
+    torch.library.opcheck(
+        _recurrence, (p, weight, None, [h0], mask, "rnn", "tanh", reverse),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("merge", "bias", "nonlinearity"),
+    [("concat", "double", "tanh"), ("sum", "single", "sigmoid"), ("average", "none", "identity"),
+     ("multiply", "double", "tanh")],
+)  # fmt: skip
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_everything_are_the_numerical_ones(merge: str, bias: str, nonlinearity: str, masked: bool) -> None:
+    model = Recurrent(spec_of(merge=merge, bias=bias, nonlinearity=nonlinearity), dtype="float64")
+    mask = torch.tensor([[True, False, True], [False, False, False]]) if masked else None
+    names = [name for name, _ in model.named_parameters()]
+
+    def run(x: Tensor, h0: Tensor, *weights: Tensor) -> Any:
+        given = {"mask": mask, "initial_state": h0}
+        return torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (x,), given)
+
+    leaves = [drawn(2, 3, I), drawn(4, 2, H, seed=1), *(p.detach().clone() for p in model.parameters())]
+    assert torch.autograd.gradcheck(run, [leaf.requires_grad_() for leaf in leaves], fast_mode=True)
+
+
+def test_a_cell_of_two_gates_and_two_states_is_a_file_and_nothing_else(toy_cell: Callable[[str], None]) -> None:
+    toy_cell("torch_impl")
+    model = Recurrent(spec_of(bias="double", cell="toy"), dtype="float64")
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    names = [name for name, _ in model.named_parameters()]
+
+    def run(x: Tensor, c0: Tensor, h0: Tensor, *weights: Tensor) -> Any:
+        given = {"mask": mask, "initial_state": {"c": c0, "h": h0}}
+        outputs, final = torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (x,), given)
+        return outputs, final["c"], final["h"]
+
+    leaves = [drawn(2, 3, I), drawn(4, 2, H, seed=1), drawn(4, 2, H, seed=2)]
+    leaves += [p.detach().clone() for p in model.parameters()]
+    assert torch.autograd.gradcheck(run, [leaf.requires_grad_() for leaf in leaves], fast_mode=True)
+
+
+def test_a_cell_of_two_states_agrees_with_numpy_at_the_seam(toy_cell: Callable[[str], None]) -> None:
+    toy_cell("torch_impl")
+    toy_cell("numpy_impl")
+    spec = spec_of(bias="double", cell="toy", head=Head(7, reads="final"))
+    states = {"c": drawn(4, B, H, seed=1).numpy(), "h": drawn(4, B, H, seed=2).numpy()}
+    arguments = {"lengths": LENGTHS.numpy(), "initial_state": states}
+    cotangents = drawn(B, T, 2 * H, seed=3).numpy(), states, drawn(B, 7, seed=4).numpy()
+    found = []
+    for backend in (BACKEND, load_backend("numpy")):
+        model, inputs = backend.build(spec, 3, "float64"), drawn(B, T, I).numpy()
+        result = backend.run(model, inputs, **arguments)
+        arrays = {"outputs": result.outputs, "scores": result.scores, **result.final_states}
+        found.append({**arrays, **backend.gradients(model, inputs, *cotangents, **arguments)})
+    assert set(found[0]) == set(found[1]) and "initial_state.h" in found[0]
+    for name, array in found[0].items():
+        assert_close(torch.tensor(array), torch.tensor(found[1][name]))
+
+
+def test_the_derivative_of_relu_at_0_is_0() -> None:
+    model = Recurrent(spec_of("simple_rnn", nonlinearity="relu", bias="none"))
+    x = torch.zeros(1, 2, I, requires_grad=True)
+    model(x)[0].sum().backward()
+    assert not x.grad.any()
+
+
+def test_a_second_derivative_is_refused_with_a_message() -> None:
+    model = Recurrent(spec_of("simple_rnn"))
+    x = drawn(B, T, I, dtype=torch.float32).requires_grad_()
+    (first,) = torch.autograd.grad(model(x)[0].sum(), x, create_graph=True)
+    with pytest.raises(UnsupportedError, match="differentiated once"):
+        first.sum().backward()
+
+
+# Padding
+
+
+@pytest.mark.parametrize("arguments", [{"lengths": LENGTHS}, {"mask": torch.arange(T) >= (T - LENGTHS)[:, None]}])
+def test_padding_never_reaches_an_output_or_a_gradient(arguments: dict[str, Tensor]) -> None:
+    model = Recurrent(spec_of(merge="multiply"), dtype="float64")
+    valid = arguments.get("mask", torch.arange(T) < LENGTHS[:, None])
+    seen = []
+    for padding in (0.0, float("nan")):
+        x = torch.where(valid[:, :, None], drawn(B, T, I), padding).requires_grad_()
+        outputs, final = model(x, initial_state=drawn(4, B, H, seed=1), **arguments)
+        cotangent = torch.where(valid[:, :, None], drawn(B, T, H, seed=2), padding)
+        leaves = [x, *model.parameters()]
+        gradients = torch.autograd.grad([outputs, final], leaves, [cotangent, drawn(4, B, H, seed=3)])
+        assert not outputs[~valid].any() and not gradients[0][~valid].any()
+        seen.append([outputs, final, *gradients])
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+    assert torch.equal(seen[0][1][:, 2], drawn(4, B, H, seed=1)[:, 2])  # no valid step: the initial state
+
+
+def test_any_token_may_stand_in_the_padding() -> None:
+    model = SequenceModel(FULL, dtype="float64")
+    tokens, context = torch.arange(B * T).reshape(B, T) % 11, drawn(B, 2)
+    valid = torch.arange(T) < LENGTHS[:, None]
+    expected = model(tokens, LENGTHS, context=context)
+    for stranger in (-1, 2**62):
+        got = model(torch.where(valid, tokens, stranger), LENGTHS, context=context)
+        assert torch.equal(got.scores, expected.scores) and torch.equal(got.final_state, expected.final_state)
+    assert not expected.scores[~valid].any()
+    (gradient,) = torch.autograd.grad(expected.scores.sum(), model.embedding.weight)
+    unused = sorted(set(range(11)) - set(tokens[valid].tolist()))
+    assert unused and not gradient[unused].any() and gradient[tokens[0, 0]].any()
+
+
+def test_a_step_at_a_time_is_the_whole_run() -> None:
+    for spec in (spec_of("stacked_rnn"), spec_of("stacked_rnn", head=Head(7), context=Context(2))):
+        model = BACKEND.build(spec, dtype="float64")
+        x = drawn(B, T, I)
+        state = drawn(2, B, H, seed=1) if spec.is_core else model.initial_state(drawn(B, 2, seed=2))
+        whole = model(x, initial_state=state)
+        for t in range(T):
+            y, state = model.step(x[:, t], state)
+            assert_close(y, (whole[0] if spec.is_core else whole.scores)[:, t])
+        assert_close(state, whole[1])
+    with pytest.raises(InputError, match="a single number"):
+        model.step(x[0, 0, 0])
+    with pytest.raises(SpecError, match="reads backward"):
+        Recurrent(spec_of("bi_rnn")).step(x[:, 0])
+
+
+def test_a_context_gives_each_layer_and_direction_its_own_rows() -> None:
+    model, context = SequenceModel(FULL, dtype="float64"), drawn(B, 2)
+    weight, bias = model.context.weight.reshape(4, H, 2), model.context.bias.reshape(4, H)
+    start = model.initial_state(context)
+    for index in range(4):
+        assert_close(start[index], context @ weight[index].t() + bias[index])
+    tokens = torch.arange(B * T).reshape(B, T) % 11
+    assert torch.equal(model(tokens, initial_state=start).scores, model(tokens, context=context).scores)
+
+
+# A module like any other
+
+
+def test_building_touches_no_generator_and_draws_the_values_of_the_spec() -> None:
+    before = torch.get_rng_state()
+    for spec in (spec_of(), FULL):
+        model = BACKEND.build(spec, seed=5)
+        assert all(np.array_equal(a, b) for a, b in zip(
+            BACKEND.to_spec(model).values(), initial_weights(spec, 5).values(), strict=True
+        ))  # fmt: skip
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_importing_changes_no_setting_of_torch(fresh_python: Callable[..., CompletedProcess[str]]) -> None:
+    code = """
+import torch
+def settings():
+    return [torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision(),
+            torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(), torch.get_default_device(),
+            torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled, torch.get_rng_state().tolist()]
+before = settings()
+import rnnzoo.torch_impl
+assert settings() == before
+"""
+    result = fresh_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_copies_and_saved_modules_compute_the_same() -> None:
+    model, x = SequenceModel(FULL), torch.arange(B * T).reshape(B, T) % 11
+    context = drawn(B, 2, dtype=torch.float32)
+    expected = model(x, LENGTHS, context=context).scores
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    fresh = SequenceModel(FULL, seed=9)
+    fresh.load_state_dict(model.state_dict())
+    for other in (copy.deepcopy(model), torch.load(file, weights_only=False), fresh):
+        assert other.spec == FULL and torch.equal(other(x, LENGTHS, context=context).scores, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_computes_in_the_dtype_it_is_converted_to(dtype: torch.dtype) -> None:
+    model, x = Recurrent(spec_of()), drawn(B, T, I, dtype=torch.float32)
+    expected = model(x)[0]
+    outputs, final = model.to(dtype)(x, LENGTHS)
+    outputs.sum().backward()
+    assert outputs.dtype == final.dtype == model.weight_hh_l0.grad.dtype == dtype
+    assert float((outputs - expected)[0].detach().abs().max()) <= 8 * max(torch.finfo(dtype).eps, 2.0**-23)
+    if dtype != torch.float64:
+        with pytest.raises(WeightError, match="float32"):
+            BACKEND.to_spec(model)
+
+
+@pytest.mark.parametrize("spec", [spec_of(), spec_of(head=Head(7))], ids=["core", "head"])
+def test_autocast_leaves_the_precision_of_the_weights(spec: ModelSpec) -> None:
+    model, x = BACKEND.build(spec), drawn(B, T, I, dtype=torch.float32)
+    expected = model(x)
+    gradient = torch.autograd.grad(expected[-1].sum(), model.parameters(), allow_unused=True)[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = model(x)
+        assert all(a.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+        assert model(x.bfloat16())[0].dtype == torch.float32
+    assert torch.equal(torch.autograd.grad(got[-1].sum(), model.parameters(), allow_unused=True)[1], gradient)
+
+
+def test_the_recurrence_keeps_its_precision_where_backward_runs_under_autocast() -> None:
+    model, x = Recurrent(spec_of("simple_rnn")), drawn(B, T, I, dtype=torch.float32)
+    (expected,) = torch.autograd.grad(model(x)[0].sum(), model.weight_hh_l0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(torch.autograd.grad(model(x)[0].sum(), model.weight_hh_l0)[0], expected)
+
+
+def reloaded(program: torch.export.ExportedProgram) -> Any:
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module()
+
+
+def test_an_exported_core_runs_on_other_batch_sizes_and_lengths() -> None:
+    model, rows, steps = Recurrent(spec_of()), torch.export.Dim("B"), torch.export.Dim("T")
+    example = {"lengths": LENGTHS, "initial_state": drawn(4, B, H, dtype=torch.float32)}
+    shapes = {"inputs": {0: rows, 1: steps}, "lengths": {0: rows}, "initial_state": {1: rows}}
+    x = drawn(B, T, I, dtype=torch.float32)
+    program = reloaded(torch.export.export(model, (x,), example, dynamic_shapes=shapes))
+    for b, t in ((2, 9), (7, 3)):
+        given = (drawn(b, t, I, dtype=torch.float32),)
+        options = {"lengths": torch.arange(b) % (t + 1), "initial_state": drawn(4, b, H, dtype=torch.float32)}
+        for got, expected in zip(program(*given, **options), model(*given, **options), strict=True):
+            assert torch.equal(got, expected)
+
+
+def test_an_exported_sequence_model_runs_on_other_batch_sizes_and_lengths() -> None:
+    model, rows, steps = SequenceModel(FULL), torch.export.Dim("B"), torch.export.Dim("T")
+    tokens = torch.arange(B * T).reshape(B, T) % 11
+    example = {"mask": tokens > 3, "context": drawn(B, 2, dtype=torch.float32)}
+    shapes = {"inputs": {0: rows, 1: steps}, "mask": {0: rows, 1: steps}, "context": {0: rows}}
+    program = reloaded(torch.export.export(model, (tokens,), example, dynamic_shapes=shapes))
+    tokens = torch.arange(5 * 8).reshape(5, 8) % 11
+    options = {"mask": tokens > 3, "context": drawn(5, 2, dtype=torch.float32)}
+    assert torch.equal(program(tokens, **options).scores, model(tokens, **options).scores)
+
+
+def test_a_compiler_sees_the_whole_model_as_one_graph() -> None:
+    model = Recurrent(spec_of())
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+    x = drawn(B, T, I, dtype=torch.float32).requires_grad_()
+    for run in (model, compiled):
+        run(x, LENGTHS)[0].sum().backward()
+    (twice,) = [x.grad]
+    (once,) = torch.autograd.grad(model(x, LENGTHS)[0].sum(), x)
+    assert torch.equal(twice, 2 * once)
+
+
+# Training and the seam
+
+
+def test_run_and_gradients_leave_the_module_as_it_was() -> None:
+    model = BACKEND.build(spec_of(head=Head(7)))
+    model.head.weight.requires_grad_(False)
+    model.train()
+    inputs = drawn(B, T, I).numpy()
+    with torch.inference_mode():
+        found = BACKEND.gradients(model, inputs, scores_cotangent=drawn(B, T, 7).numpy())
+    BACKEND.run(model, inputs)
+    assert found["head.weight"].any() and found["initial_state"].any()
+    assert model.training and not model.head.weight.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), Adam(0.01)])
+def test_a_trainer_continues_where_one_of_numpy_stopped(optimizer: SGD | Adam) -> None:
+    spec, numpy = spec_of("stacked_rnn", head=Head(7)), load_backend("numpy")
+    training = TrainingSpec(CrossEntropy(), optimizer, ClipByGlobalNorm(0.1))
+    models = [backend.build(spec, seed=2, dtype="float64") for backend in (numpy, BACKEND)]
+    batches = [
+        Batch(drawn(B, T, I, seed=n).numpy(), np.arange(B * T).reshape(B, T) % 7, LENGTHS.numpy(), continues=n > 0)
+        for n in range(4)
+    ]
+    first = numpy.trainer(models[0], training)
+    for batch in batches[:2]:
+        first.step(batch)
+    BACKEND.from_spec(models[1], numpy.to_spec(models[0]))
+    second = BACKEND.trainer(models[1], training)
+    second.load_state(first.state())
+    for batch in batches[2:]:
+        np.testing.assert_allclose(second.step(batch), first.step(batch), rtol=1e-11)
+    for name, array in first.state().items():
+        largest = float(np.abs(array).max())
+        assert np.abs(second.state()[name] - array).max() <= 100 * allowed("float64", largest), name
+
+
+def test_a_sequence_model_may_be_the_core_alone() -> None:
+    model, core = SequenceModel(spec_of(), seed=2), Recurrent(spec_of(), seed=2)
+    got, expected = (BACKEND.gradients(m, drawn(B, T, I).numpy(), np.ones((B, T, 2 * H))) for m in (model, core))
+    assert list(got) == list(expected) and all(np.array_equal(got[name], expected[name]) for name in got)
+
+
+def test_a_frozen_weight_is_not_trained() -> None:
+    model = BACKEND.build(spec_of(head=Head(7)))
+    model.head.weight.requires_grad_(False)
+    before = BACKEND.to_spec(model)
+    trainer = BACKEND.trainer(model, TrainingSpec(CrossEntropy(), Adam(0.1)))
+    trainer.step(Batch(drawn(B, T, I).numpy(), np.zeros((B, T), np.int64)))
+    changed = {name for name, array in BACKEND.to_spec(model).items() if not np.array_equal(array, before[name])}
+    assert changed == set(before) - {"head.weight"}
+    assert not trainer.state()["first_moment.head.weight"].any()
+
+
+# Files
+
+
+@pytest.fixture
+def written(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / f"model{request.param}"
+    weights = {name: -array for name, array in initial_weights(FULL, 4, "float64").items()}
+    weights["head.bias"][:2] = -0.0, np.nan
+    BACKEND.files.write(path, Contents(FULL, weights, {"task": "digits"}))
+    return path
+
+
+@pytest.mark.parametrize("written", [".pt", ".torch.safetensors"], indirect=True)
+def test_a_file_keeps_every_bit_the_spec_and_the_provenance(written: Path) -> None:
+    spec, weights, provenance = BACKEND.files.read(written)
+    assert spec == FULL and provenance == {"task": "digits"}
+    expected = {name: -array for name, array in initial_weights(FULL, 4, "float64").items()}
+    expected["head.bias"][:2] = -0.0, np.nan
+    assert list(weights) == list(expected)
+    assert all(weights[name].tobytes() == array.tobytes() for name, array in expected.items())
+
+
+@pytest.mark.parametrize("written", [".pt"], indirect=True)
+def test_a_state_dict_of_ours_loads_from_its_file_into_the_module(written: Path) -> None:
+    found = torch.load(written, weights_only=True)
+    assert set(found) == {"state_dict", "rnnzoo"}
+    assert list(found["state_dict"]) == list(state_dict_names(FULL).values())
+    SequenceModel(FULL, dtype="float64").load_state_dict(found["state_dict"])
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: {"state_dict": d}], ids=["bare", "wrapped"])
+def test_a_state_dict_of_nn_rnn_needs_a_spec(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
+    _, theirs = rnn_pair("stacked_bi_rnn", "tanh")
+    torch.save(wrap(theirs.state_dict()), tmp_path / "rnn.pt")
+    with pytest.raises(FileError, match="--spec FILE"):
+        BACKEND.files.read(tmp_path / "rnn.pt")
+    weights = BACKEND.files.read(tmp_path / "rnn.pt", spec_of(bias="double")).weights
+    assert np.array_equal(weights["layers.1.backward.recurrent_weight"], theirs.weight_hh_l1_reverse.detach().numpy())
+    with pytest.raises(WeightError, match=r"missing 'bias_l0'.*surplus 'bias_hh_l0'"):
+        BACKEND.files.read(tmp_path / "rnn.pt", spec_of(bias="single"))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(nn.LSTM(I, H), "LSTM"), (nn.GRU(I, H), "GRU"), (nn.LSTM(I, H, proj_size=2), "LSTM"),
+     (nn.ModuleDict({"encoder": nn.GRU(I, H)}), "GRU")],
+)  # fmt: skip
+@pytest.mark.parametrize("spec", [None, spec_of("simple_rnn")])
+def test_other_cells_are_refused_by_name(tmp_path: Path, module: nn.Module, name: str, spec: ModelSpec | None) -> None:
+    torch.save(module.state_dict(), tmp_path / "other.pt")
+    with pytest.raises(UnsupportedError, match=f"{name} weights"):
+        BACKEND.files.read(tmp_path / "other.pt", spec)
+
+
+class Hostile:
+    """A pickle of it would make a folder when it is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return (Path.mkdir, (self.folder,))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"not a model", b"\x80\x02}q\x00."])
+def test_a_damaged_or_foreign_file_gets_one_error(tmp_path: Path, content: bytes) -> None:
+    for path in (tmp_path / "model.pt", tmp_path / "model.torch.safetensors"):
+        path.write_bytes(content)
+        with pytest.raises(FileError, match=str(path)):
+            BACKEND.files.read(path)
+
+
+@pytest.mark.parametrize("written", [".pt", ".torch.safetensors"], indirect=True)
+def test_a_truncated_file_gets_one_error(written: Path) -> None:
+    data = written.read_bytes()
+    for part in (0.3, 0.9, 0.999):
+        written.write_bytes(data[: int(part * len(data))])
+        with pytest.raises(FileError):
+            BACKEND.files.read(written)
+
+
+def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": Hostile(tmp_path / "made")}, tmp_path / "hostile.pt")
+    torch.save(Recurrent(spec_of()), tmp_path / "module.pt")
+    for name in ("hostile.pt", "module.pt"):
+        with pytest.raises(FileError, match="of tensors alone"):
+            BACKEND.files.read(tmp_path / name)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [({}, FileError, "expected a state dict"), ([1], FileError, "got list"),
+     ({"epoch": 3}, FileError, "'epoch'"), ({"state_dict": {"a": torch.ones(2)}, "rnnzoo": 3}, FileError, "got int"),
+     ({"state_dict": {"a": torch.ones(2)}, "rnnzoo": "{"}, FileError, "metadata"),
+     ({"a": torch.ones(2, dtype=torch.bfloat16)}, WeightError, "bfloat16")],
+)  # fmt: skip
+def test_content_that_is_no_model_is_named(tmp_path: Path, content: Any, error: type, message: str) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(error, match=message):
+        BACKEND.files.read(tmp_path / "model.pt")
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"inputs": torch.ones(B, T)}, "inputs: expected shape"), ({"inputs": torch.ones(B, 0, I)}, "at least 1"),
+     ({"inputs": torch.ones(B, T, I, dtype=torch.int64)}, "floating-point"),
+     ({"lengths": LENGTHS, "mask": torch.ones(B, T, dtype=torch.bool)}, "got both"),
+     ({"lengths": LENGTHS[:2]}, "lengths: expected 4 integers"), ({"lengths": LENGTHS / 1.0}, "float32"),
+     ({"mask": torch.ones(B, T)}, "mask: expected bool"),
+     ({"initial_state": torch.ones(4, 1, H)}, r"shape \(4, 4, 5\)"),
+     ({"initial_state": {"c": torch.ones(4, B, H)}}, "expected the states 'h', got 'c'")],
+)  # fmt: skip
+def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Recurrent(spec_of())(**{"inputs": torch.ones(B, T, I), **arguments})
+
+
+def test_the_parts_around_the_core_are_checked_as_well() -> None:
+    model, tokens, context = SequenceModel(FULL), torch.zeros(B, T, dtype=torch.int64), torch.ones(B, 2)
+    for arguments, message in (
+        ((tokens,), "exactly one of them"), ((tokens / 1.0, None, None, None, context), "integer tokens"),
+        ((tokens, None, None, None, torch.ones(B, 3)), r"context: expected shape \(B, 2\)"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            model(*arguments)
+    with pytest.raises(InputError, match="this model has none"):
+        SequenceModel(spec_of())(torch.ones(B, T, I), context=context)
+    with pytest.raises(SpecError, match="use SequenceModel"):
+        Recurrent(FULL)
+    with pytest.raises(WeightError, match="bfloat16"):
+        Recurrent(spec_of(), dtype=torch.bfloat16)
+
+
+def test_weights_from_read_only_and_strided_arrays_load_without_a_warning() -> None:
+    model = Recurrent(spec_of())
+    weights = {name: np.flip(np.flip(array).copy()) for name, array in initial_weights(model.spec, 8).items()}
+    for array in weights.values():
+        array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BACKEND.from_spec(model, weights)
+    assert all(np.array_equal(array, weights[name]) for name, array in BACKEND.to_spec(model).items())

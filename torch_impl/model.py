@@ -1,0 +1,201 @@
+"""`SequenceModel`: the core with embedding, context and head (SPEC.md, 7 to 9)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from ..spec.errors import InputError
+from ..spec.inputs import Inputs
+from ..spec.model import ModelSpec
+from ..spec.parameters import check_dtype, initial_weights
+from .recurrence import without_autocast
+from .recurrent import Recurrent, States, merge, one_step, valid_steps
+from .weights import dtype_name, from_spec, to_tensor
+
+
+class SequenceOutput(NamedTuple):
+    """What a `SequenceModel` gives: outputs (B, T, F), the final state(s), scores (B, T, O), (B, O) or None."""
+
+    outputs: Tensor
+    final_state: Tensor | States
+    scores: Tensor | None
+
+
+# torch.export.save refuses a named tuple that it has no name for.
+_pytree._register_namedtuple(SequenceOutput, serialized_type_name="rnnzoo.torch_impl.SequenceOutput")
+
+
+class SequenceModel(nn.Module):
+    """Embedding, context, recurrent core and head; the parts that the spec leaves out are None.
+
+        embedding.weight (V, I)   context.weight (L*D*H, C), context.bias   head.weight (O, F), head.bias
+        core.{name}: as in `Recurrent`
+
+    V vocabulary, C context size, O scores; the others as in `Recurrent`, which also says what holds for lengths,
+    padding, precision and second derivatives.
+
+    Args:
+        spec, seed, dtype, device: as for `Recurrent`; any spec.
+
+    Raises:
+        WeightError: another dtype; convert with `.to()` after.
+        UnsupportedError: this backend has not got the cell.
+    """
+
+    backend_name = "torch"
+    core_prefix = "core."  # of the core's names in the state dict
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        seed: int | None = 0,
+        dtype: str | torch.dtype = "float32",
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        name = check_dtype(dtype_name(dtype))
+        options: dict[str, Any] = {"dtype": getattr(torch, name), "device": device or torch.get_default_device()}
+        self.embedding = self.context = self.head = None
+        if spec.embedding:
+            self.embedding = _empty(nn.Embedding, spec.embedding.vocabulary_size, spec.input_size, **options)
+        if spec.context:
+            rows = spec.num_layers * spec.num_directions * spec.hidden_size
+            self.context = _empty(nn.Linear, spec.context.size, rows, **options)
+        core = replace(spec, embedding=None, context=None, head=None)
+        self.core = Recurrent(core, seed=None, **options)
+        if spec.head:
+            self.head = _empty(nn.Linear, spec.output_size, spec.head.size, bias=spec.head.bias, **options)
+        if seed is not None:
+            from_spec(self, initial_weights(spec, seed, name))
+
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        initial_state: Tensor | Mapping[str, Tensor] | None = None,
+        context: Tensor | None = None,
+    ) -> SequenceOutput:
+        """Run on whole sequences.
+
+        Args:
+            inputs: (B, T, I), or tokens (B, T) of integers; any token may stand at an invalid step.
+            lengths, mask, initial_state: as for `Recurrent`.
+            context: (B, C), in the place of an initial state.
+
+        Returns:
+            outputs (B, T, F) and scores (B, T, O), 0 at invalid steps (scores (B, O) where the head reads the final
+            states); final_state as for `Recurrent`.
+
+        Raises:
+            InputError: a shape or dtype does not fit, or arguments that exclude each other.
+        """
+        self._check_start(initial_state, context)
+        with without_autocast(inputs.device):
+            valid = valid_steps(inputs, lengths, mask)
+            if context is not None:
+                initial_state = self._start(context)
+            return self._run(inputs, valid, initial_state)
+
+    def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
+        """One time step, for streaming: x (B, I) or tokens (B,), state as from the step before, None for zeros.
+
+        Returns the scores (B, O), or the outputs (B, F) without a head, and the new state.
+
+        Raises:
+            SpecError: the model reads backward as well, or its head reads the final states.
+            InputError: a shape or dtype does not fit.
+        """
+        self.spec.check_streams()
+        with without_autocast(x.device):
+            outputs, final, scores = self._run(one_step(x), None, state)
+        return (outputs if scores is None else scores).squeeze(1), final
+
+    def initial_state(self, context: Tensor) -> Tensor:
+        """The initial state (L*D, B, H) that a context (B, C) stands for, to begin streaming with.
+
+        Raises:
+            InputError: the context does not fit, or the model has none.
+        """
+        if self.context is None:
+            raise InputError("context: this model has none; build it with context=Context(size), or leave it None")
+        if context.dim() != 2 or context.shape[1] != self.context.in_features:
+            raise InputError(f"context: expected shape (B, {self.context.in_features}), got {tuple(context.shape)}")
+        with without_autocast(context.device):
+            start = self.context(context.to(self.context.weight.dtype))  # (B, L*D*H)
+        state: Tensor = start.unflatten(1, (-1, self.spec.hidden_size)).transpose(0, 1)
+        return state
+
+    def _check_start(self, initial_state: Any, context: Tensor | None) -> None:
+        if self.context is not None and (context is None) == (initial_state is None):
+            raise InputError("context and initial_state: a model with a context takes exactly one of them")
+        if self.context is None and context is not None:
+            raise InputError("context: this model has none; build it with context=Context(size), or leave it None")
+
+    def _start(self, context: Tensor) -> States:
+        start = self.initial_state(context)
+        first, *others = self.spec.cell_definition.states
+        return {first: start, **{name: torch.zeros_like(start) for name in others}}
+
+    def _run(self, inputs: Tensor, valid: Tensor | None, initial_state: Any) -> SequenceOutput:
+        x = inputs if self.embedding is None else self._embedded(inputs, valid)
+        outputs, final = self.core(x, mask=valid, initial_state=initial_state)
+        return SequenceOutput(outputs, final, self._scores(outputs, final, valid))
+
+    def _embedded(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        assert self.embedding is not None
+        if tokens.dim() != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            got = f"{tokens.dtype} of shape {tuple(tokens.shape)}"
+            raise InputError(f"inputs: expected integer tokens (B, T), as the model has an embedding, got {got}")
+        rows = tokens.long() if valid is None else torch.where(valid, tokens.long(), 0)
+        embedded: Tensor = self.embedding(rows)  # (B, T, I)
+        return embedded
+
+    def _scores(self, outputs: Tensor, final: Tensor | States, valid: Tensor | None) -> Tensor | None:
+        head, spec = self.head, self.spec
+        if head is None or spec.head is None:
+            return None
+        if spec.head.reads == "final":
+            top = final if isinstance(final, Tensor) else final[spec.cell_definition.output]
+            states = list(top[-spec.num_directions :].unbind(0))  # D times (B, H)
+            merged: Tensor = head(merge(spec.merge, states))
+            return merged
+        scores: Tensor = head(outputs)  # (B, T, O)
+        return scores if valid is None else torch.where(valid[:, :, None], scores, 0.0)
+
+
+def _empty(kind: type[nn.Module], *sizes: int, **options: Any) -> Any:
+    """The module with its parameters unset, so that no global generator is used."""
+    return nn.utils.skip_init(kind, *sizes, **options)
+
+
+def build(spec: ModelSpec, seed: int, dtype: str) -> Recurrent | SequenceModel:
+    """`Recurrent` where the spec is the core alone, else `SequenceModel`."""
+    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)
+
+
+def arguments(model: Recurrent | SequenceModel, given: Inputs) -> dict[str, Any]:
+    """Checked arrays as what the model's `forward` takes, on its device."""
+    device = next(model.parameters()).device
+    states = given.initial_states
+    found: dict[str, Any] = {
+        "inputs": to_tensor(given.inputs, device),
+        "mask": None if given.mask is None else to_tensor(given.mask, device),
+        "initial_state": None if states is None else {name: to_tensor(a, device) for name, a in states.items()},
+    }
+    if given.context is not None:
+        found["context"] = to_tensor(given.context, device)
+    return found
+
+
+def named_result(model: Recurrent | SequenceModel, result: Any) -> tuple[Tensor, States, Tensor | None]:
+    """Outputs, final states by name, and scores, from what either model's `forward` gave."""
+    outputs, final, scores = result if len(result) == 3 else (*result, None)
+    names = model.spec.cell_definition.states
+    return outputs, dict(final) if isinstance(final, Mapping) else {names[0]: final}, scores

@@ -1,0 +1,231 @@
+"""`Recurrent`, the core: layers, directions and merging (SPEC.md, 4 and 5)."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..spec.errors import InputError, SpecError, listed
+from ..spec.model import ModelSpec
+from ..spec.parameters import check_dtype, initial_weights, parameters
+from .cells import load_cell
+from .recurrence import recurrence, without_autocast
+from .weights import dtype_name, from_spec, names_of
+
+States = dict[str, Tensor]
+
+
+class Recurrent(nn.Module):
+    """A recurrent network of any variant, for use inside any model; batch-first.
+
+        h_t = f(W_x x_t + W_h h_{t-1} + b), in each layer and direction
+
+    B batch, T time steps, I input size, H hidden size, L layers, D directions, F = D*H with merge `concat`, else H.
+
+    Parameters, rows are output units (G*H of them for a cell of G gates):
+        weight_ih_l{k}[_reverse]: W_x (H, I) for k = 0, (H, F) above.
+        weight_hh_l{k}[_reverse]: W_h (H, H).
+        bias_l{k}[_reverse]: b (H,), for bias `single`.
+        bias_ih_l{k}[_reverse], bias_hh_l{k}[_reverse]: (H,) each, for bias `double`.
+
+    With bias `double`, merge `concat` and tanh or relu the state dict is that of `torch.nn.RNN(batch_first=True)`,
+    and loads there and back. Other than there, lengths may be 0, steps may be masked anywhere, and what stands in
+    the padding (NaN too) reaches no output and no gradient. The loop runs in the dtype of the weights: inputs are
+    converted to it, also under autocast. Second derivatives and the transforms of torch.func are refused.
+
+    Args:
+        spec: what the model is; without embedding, head and context.
+        seed: of the initial weights, which the spec draws (torch's generators stay as they are); None leaves
+            them unset, for a caller who loads them next.
+        dtype: `float32` or `float64`, as text or torch's own.
+        device: where the parameters are made.
+
+    Raises:
+        SpecError: the spec has an embedding, a head or a context; take `SequenceModel`.
+        WeightError: another dtype; convert with `.to()` after.
+        UnsupportedError: this backend has not got the cell.
+    """
+
+    backend_name = "torch"
+    core_prefix = ""  # of the core's names in the state dict
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        seed: int | None = 0,
+        dtype: str | torch.dtype = "float32",
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if not spec.is_core:
+            raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
+        load_cell(spec.cell)
+        self.spec = spec
+        # Read once, as torch.compile does not follow the spec into its YAML files.
+        self._state_names, self._output = spec.cell_definition.states, spec.cell_definition.output
+        self._directions = spec.directions
+        self._names = names_of(self)
+        name = check_dtype(dtype_name(dtype))
+        for parameter in parameters(spec):
+            values = torch.empty(parameter.shape, dtype=getattr(torch, name), device=device)
+            self.register_parameter(self._names[parameter.name], nn.Parameter(values))
+        if seed is not None:
+            from_spec(self, initial_weights(spec, seed, name))
+
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        initial_state: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | States]:
+        """Run on whole sequences.
+
+        Args:
+            inputs: (B, T, I).
+            lengths: (B,) integers; a step t >= length is not valid. Their values are not looked at here (that would
+                stop a GPU, a compiler and an exporter): beyond T means T, below 0 means 0.
+            mask: (B, T) bool, True where a step is valid; instead of lengths.
+            initial_state: (L*D, B, H), index l*D + d, or a dict with one for each state; None for zeros.
+
+        Returns:
+            outputs: (B, T, F), 0 at invalid steps.
+            final_state: (L*D, B, H), after the last valid step in reading order; a dict where the cell has several.
+
+        Raises:
+            InputError: a shape or dtype does not fit, or lengths and a mask are both given.
+        """
+        check_inputs(inputs, self.spec.input_size)
+        with without_autocast(inputs.device):
+            valid = valid_steps(inputs, lengths, mask)
+            outputs, final = self._layers(inputs, valid, self._checked_states(initial_state, inputs.shape[0]))
+        return outputs, final if len(final) > 1 else final[self._output]
+
+    def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
+        """One time step, for streaming: x (B, I), state as from the step before, None for zeros.
+
+        Returns the outputs (B, F) and the new state.
+
+        Raises:
+            SpecError: the model reads backward as well.
+            InputError: a shape or dtype does not fit.
+        """
+        self.spec.check_streams()
+        outputs, final = self(one_step(x), initial_state=state)
+        return outputs.squeeze(1), final
+
+    def extra_repr(self) -> str:
+        """The spec in one line."""
+        spec = self.spec
+        return (
+            f"{spec.variant}, {spec.input_size}, {spec.hidden_size}, num_layers={spec.num_layers}, cell={spec.cell}, "
+            f"nonlinearity={spec.nonlinearity}, bias={spec.bias}, merge={spec.merge}"
+        )
+
+    def _layers(self, inputs: Tensor, valid: Tensor | None, initial: States) -> tuple[Tensor, States]:
+        x = inputs.to(self._weight(0, "forward", "recurrent_weight").dtype).transpose(0, 1)  # (T, B, I)
+        mask = None if valid is None else valid.t()  # (T, B)
+        if mask is not None:
+            x = torch.where(mask[:, :, None], x, 0.0)
+        final: dict[str, list[Tensor]] = {name: [] for name in self._state_names}
+        for layer in range(self.spec.num_layers):
+            outputs = []
+            for series, end in self._layer(layer, x, mask, initial):
+                y = series[self._output]  # (T, B, H)
+                outputs.append(y if mask is None else torch.where(mask[:, :, None], y, 0.0))
+                for name, states in series.items():
+                    final[name].append(states[end])
+            x = merge(self.spec.merge, outputs)  # (T, B, F)
+        return x.transpose(0, 1), {name: torch.stack(states) for name, states in final.items()}
+
+    def _layer(self, layer: int, x: Tensor, mask: Tensor | None, initial: States) -> Iterator[tuple[States, int]]:
+        """For each direction the series of states, (T, B, H) by name, and the place of the last of them."""
+        D = len(self._directions)
+        projections = self._project(layer, x).chunk(D, dim=2)  # D times (T, B, G*H)
+        for d, direction in enumerate(self._directions):
+            series = recurrence(
+                projections[d],
+                self._weight(layer, direction, "recurrent_weight"),
+                self._weight(layer, direction, "recurrent_bias") if self.spec.bias == "double" else None,
+                {name: states[layer * D + d] for name, states in initial.items()},
+                mask,
+                cell=self.spec.cell,
+                nonlinearity=self.spec.nonlinearity,
+                reverse=direction == "backward",
+            )
+            yield series, 0 if direction == "backward" else -1
+
+    def _project(self, layer: int, x: Tensor) -> Tensor:
+        """The input projections of all steps and both directions as one product, (T, B, D*G*H)."""
+        name = {"none": None, "single": "bias", "double": "input_bias"}[self.spec.bias]
+        bias = None if name is None else self._both(layer, name)
+        return nn.functional.linear(x, self._both(layer, "input_weight"), bias)
+
+    def _both(self, layer: int, name: str) -> Tensor:
+        parts = [self._weight(layer, direction, name) for direction in self._directions]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _weight(self, layer: int, direction: str, name: str) -> Tensor:
+        weight: Tensor = getattr(self, self._names[f"layers.{layer}.{direction}.{name}"])
+        return weight
+
+    def _checked_states(self, given: Tensor | Mapping[str, Tensor] | None, B: int) -> States:
+        """The initial states by name, (L*D, B, H) each, in the dtype of the weights. Raises InputError."""
+        weight = self._weight(0, "forward", "recurrent_weight")
+        shape = (self.spec.num_layers * len(self._directions), B, self.spec.hidden_size)
+        if given is None:
+            return {name: weight.new_zeros(shape) for name in self._state_names}
+        states = given if isinstance(given, Mapping) else {self._state_names[0]: given}
+        if set(states) != set(self._state_names):
+            raise InputError(
+                f"initial_state: expected the states {listed(self._state_names)}, got {listed(states)}; "
+                "give a dict with each of them"
+            )
+        for name in self._state_names:
+            if tuple(states[name].shape) != shape:
+                raise InputError(f"initial_state {name}: expected shape {shape}, got {tuple(states[name].shape)}")
+        return {name: states[name].to(weight.dtype) for name in self._state_names}
+
+
+def check_inputs(inputs: Tensor, input_size: int) -> None:
+    """Raises InputError unless the inputs are real numbers (B, T, I)."""
+    if inputs.dim() != 3 or inputs.shape[2] != input_size or inputs.shape[0] < 1 or inputs.shape[1] < 1:
+        got = tuple(inputs.shape)
+        raise InputError(f"inputs: expected shape (B, T, {input_size}) with B and T at least 1, got {got}")
+    if not inputs.is_floating_point():
+        raise InputError(f"inputs: expected floating-point numbers, got {inputs.dtype}; convert them with .float()")
+
+
+def one_step(x: Tensor) -> Tensor:
+    """The sequence (B, 1, ...) of that one step. Raises InputError for a single number."""
+    if x.dim() == 0:
+        raise InputError("step inputs: expected shape (B, I), or tokens (B,), got a single number")
+    return x.unsqueeze(1)
+
+
+def valid_steps(inputs: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """The mask (B, T) that lengths or a mask stand for, or None. Raises InputError."""
+    B, T = inputs.shape[:2]
+    if lengths is not None and mask is not None:
+        raise InputError("lengths and mask: expected one of them, got both; lengths are the mask t < length")
+    if lengths is not None:
+        lengths = torch.as_tensor(lengths, device=inputs.device)
+        if lengths.shape != (B,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+            raise InputError(f"lengths: expected {B} integers, got shape {tuple(lengths.shape)} of {lengths.dtype}")
+        return torch.arange(T, device=inputs.device) < lengths[:, None]
+    if mask is not None and (mask.shape != (B, T) or mask.dtype != torch.bool):
+        raise InputError(f"mask: expected bool of shape {(B, T)}, got {mask.dtype} of shape {tuple(mask.shape)}")
+    return mask
+
+
+def merge(kind: str, outputs: list[Tensor]) -> Tensor:
+    """The outputs of the directions made one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    forward, backward = outputs
+    if kind == "concat":
+        return torch.cat(outputs, dim=-1)
+    if kind == "multiply":
+        return forward * backward
+    return forward + backward if kind == "sum" else (forward + backward) * 0.5
