@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..spec.backend import Result
-from ..spec.errors import SpecError
-from ..spec.inputs import Cotangents, Inputs, checked_inputs, checked_states, state_gradients
+from ..spec.errors import InputError, SpecError
+from ..spec.inputs import Cotangents, Inputs, as_array, checked_inputs, checked_states, state_gradients
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, initial_weights
 from . import recurrent
@@ -64,7 +64,9 @@ class SequenceModel:
             SpecError: the model reads backward as well, or its head reads the final states.
         """
         self.spec.check_streams()
-        x = np.asarray(x)
+        x = as_array("step inputs", x)
+        if x.ndim == 0:
+            raise InputError("step inputs: expected shape (B, I), or tokens (B,), got a single number")
         states = None if state is None else checked_states(self.spec, self.dtype, len(x), state, "state")
         given = checked_inputs(self.spec, self.dtype, x[:, None], initial_state=states or self._zeros(len(x)))
         result = self.forward(given)[0]

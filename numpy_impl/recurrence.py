@@ -48,7 +48,7 @@ def forward(
     step: Step, p: Array, recurrent_weight: Array, recurrent_bias: Array | None, initial: States, mask: Array | None
 ) -> tuple[Array, States, Tape]:
     """Outputs (T, B, H), final states (B, H) by name, and the tape; p is (T, B, G*H), initial (B, H) by name."""
-    steps, batch = p.shape[:2]
+    steps = len(p)
     keep = step.code.KEEPS_PROJECTIONS
     states = {name: np.empty((steps + 1, *h.shape), p.dtype) for name, h in initial.items()}  # (T+1, B, H)
     kept = np.empty_like(p) if keep else None

@@ -1,4 +1,4 @@
-"""Weights to the spec and back. The NumPy model holds the spec's own names and layouts, so the table is the identity."""
+"""Weights to the spec and back: the model holds the spec's own names and layouts, so the table is the identity."""
 
 from collections.abc import Mapping
 

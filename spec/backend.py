@@ -6,6 +6,7 @@ All arrays at this seam are NumPy's; inside, each backend is native.
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -165,7 +166,8 @@ def load_backend(name: str) -> Any:
     if ":" in name:
         return checked_backend(_imported(name, name), name)
     raise BackendError(
-        f"unknown backend {name!r}: known are {listed(backend_names())}; one of your own is named 'package.module:OBJECT'"
+        f"unknown backend {name!r}: known are {listed(backend_names())}; "
+        "one of your own is named 'package.module:OBJECT'"
     )
 
 
@@ -198,8 +200,8 @@ def _built_in(row: BuiltIn, name: str) -> Any:
 def _imported(target: str, name: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        return reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise BackendError(
             f"backend {name!r}: cannot load {target!r}: {error}; expected 'package.module:OBJECT'"
         ) from error

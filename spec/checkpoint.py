@@ -1,7 +1,9 @@
 """The canonical file: safetensors with one metadata key, `rnnzoo` (SPEC.md, 14)."""
 
+import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -13,7 +15,7 @@ import safetensors.numpy
 
 from .backend import Contents
 from .data import VERSION, check_version
-from .errors import FileError, RnnZooError, SpecError
+from .errors import FileError, SpecError
 from .model import ModelSpec
 from .parameters import checked_weights, weights_dtype
 
@@ -40,7 +42,7 @@ def read_envelope(text: str, where: str) -> tuple[ModelSpec, dict[str, Any]]:
             raise SpecError("expected an object with spec, version and provenance")
         check_version(data.get("version"), "metadata")
         return ModelSpec.from_data(data.get("spec")), data.get("provenance", {})
-    except (json.JSONDecodeError, RnnZooError) as error:
+    except (ValueError, RecursionError) as error:  # SpecError is a ValueError
         raise FileError(f"{where}: the metadata '{KEY}' cannot be read: {error}") from error
 
 
@@ -92,10 +94,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], str | None]:
 
 def check_readable(path: Path) -> None:
     """Raises FileError unless the path is a file that can be opened."""
-    if not path.is_file():
-        raise FileError(f"{path}: no such file" if not path.exists() else f"{path}: expected a file, got a folder")
-    if not os.access(path, os.R_OK):
-        raise FileError(f"{path}: no permission to read it")
+    try:
+        if not path.exists():
+            raise FileError(f"{path}: no such file")
+        if not path.is_file():
+            raise FileError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'a device or a pipe'}")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -125,12 +132,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was left behind") from error
     finally:
-        temporary.unlink(missing_ok=True)
-        folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the file is there; some file systems cannot sync a folder
+        _sync(path.parent)
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

@@ -5,7 +5,7 @@ several classes, the data carries the class's `KIND`.
 """
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -62,7 +62,7 @@ class Described:
             return part.from_data(value, where)
         kinds = {option.KIND: option for option in part}
         kind = _mapping(value, where).get("kind")
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise SpecError(f"{where}: unknown kind {kind!r}; expected one of {listed(kinds)}")
         return kinds[kind].from_data(value, where)
 
@@ -101,7 +101,7 @@ def check_size(where: str, value: object, minimum: int = 1) -> None:
 
 def check_number(where: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     """Raises SpecError unless the value is a finite number in [low, high), or in (low, high)."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not good or not low <= cast(float, value) < high or (open_low and value == low):
         left = "(" if open_low else "["
         raise SpecError(f"{where}: expected a number in {left}{low:g}, {high:g}), got {value!r}")

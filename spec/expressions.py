@@ -2,20 +2,22 @@
 
     expression = term {("+" | "-") term}
     term       = factor {("*" | "/" | "@") factor}
-    factor     = number | name | name "." gate | "-" factor | function "(" expression {"," expression} ")"
+    factor     = integer | name | name "." gate | "-" factor | function "(" expression {"," expression} ")"
                  | "(" expression ")"
 
 It is a subset of Python's own expression grammar, so Python's parser reads it; everything outside
-the subset is refused. An expression can be evaluated over numbers of any kind.
+the subset is refused. Numbers are integers, so that an expression is exact over numbers of any kind.
 """
 
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from .errors import SpecError
 
+Compiled = Callable[[Mapping[str, Any], Mapping[str, Callable[..., Any]]], Any]
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -33,13 +35,14 @@ def parse(text: str) -> ast.expr:
     """
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError as error:
+        nodes = list(_walk(tree))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # a null byte; nesting without end
         raise SpecError(f"expression {text!r}: not an expression of the spec's grammar (SPEC.md, 3.2)") from error
-    for node in _walk(tree):
+    for node in nodes:
         if not _allowed(node):
             raise SpecError(
                 f"expression {text!r}: {type(node).__name__} is outside the grammar; expected + - * / @, "
-                "names, numbers and calls of functions (SPEC.md, 3.2)"
+                "names, integers and calls of functions (SPEC.md, 3.2)"
             )
     return tree
 
@@ -60,21 +63,29 @@ def functions(tree: ast.expr) -> list[str]:
     return [node.func.id for node in _walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
 
 
-def evaluate(tree: ast.expr, values: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]]) -> Any:
-    """The value of an expression, with the operators of whatever numbers or arrays it is given."""
+@cache
+def compiled(tree: ast.expr) -> Compiled:
+    """The expression as a function of the values by name and the functions by name.
+
+    It uses the operators of whatever numbers or arrays it is given.
+    """
     match tree:
         case ast.BinOp(left=left, op=op, right=right):
-            return _OPERATORS[type(op)](evaluate(left, values, functions), evaluate(right, values, functions))
+            operation, first, second = _OPERATORS[type(op)], compiled(left), compiled(right)
+            return lambda values, functions: operation(first(values, functions), second(values, functions))
         case ast.UnaryOp(operand=operand):
-            return -evaluate(operand, values, functions)
+            inner = compiled(operand)
+            return lambda values, functions: -inner(values, functions)
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            return functions[name](*(evaluate(argument, values, functions) for argument in arguments))
+            parts = [compiled(argument) for argument in arguments]
+            return lambda values, functions: functions[name](*[part(values, functions) for part in parts])
         case ast.Attribute():
-            return values[_dotted(tree)]
+            dotted = _dotted(tree)
+            return lambda values, functions: values[dotted]
         case ast.Name(id=name):
-            return values[name]
+            return lambda values, functions: values[name]
         case ast.Constant(value=value):
-            return value
+            return lambda values, functions: value
     raise SpecError(f"expression node {type(tree).__name__} is outside the grammar (SPEC.md, 3.2)")
 
 
@@ -108,5 +119,5 @@ def _allowed(node: ast.expr) -> bool:
         case ast.Attribute(value=ast.Name()):
             return True
         case ast.Constant(value=value):
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            return isinstance(value, int) and not isinstance(value, bool)
     return False

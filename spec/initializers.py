@@ -10,6 +10,7 @@ import numpy as np
 from . import draws
 from .data import Described, check_choice, check_number
 from .draws import Floats
+from .errors import SpecError
 
 DISTRIBUTIONS = ("zeros", "uniform", "scaled_uniform", "glorot_uniform", "normal", "orthogonal", "identity")
 
@@ -54,12 +55,15 @@ class Initializer(Described):
             value = getattr(self, field.name)
             if isinstance(value, str):
                 object.__setattr__(self, field.name, Draw(value))
+            elif not isinstance(value, Draw):
+                raise SpecError(f"initializer {field.name}: expected Draw(...) or a distribution, got {value!r}")
         check_choice("initializer bias", self.bias.distribution, ("zeros", "uniform", "scaled_uniform", "normal"))
 
 
 INITIALIZERS: Mapping[str, Initializer] = MappingProxyType({
     "torch": Initializer(
-        *(Draw("scaled_uniform"),) * 3, embedding=Draw("normal"), head=Draw("scaled_uniform"), context=Draw("scaled_uniform")
+        *(Draw("scaled_uniform"),) * 3,
+        embedding=Draw("normal"), head=Draw("scaled_uniform"), context=Draw("scaled_uniform"),
     ),
     "keras": Initializer(
         Draw("glorot_uniform"), Draw("orthogonal"), Draw("zeros"),
@@ -100,7 +104,8 @@ def _normal(scale: float, seed: int, name: str, shape: tuple[int, ...], width: i
 
 def _identity(scale: float, seed: int, name: str, shape: tuple[int, ...], width: int) -> Floats:
     rows, columns = shape
-    return scale * (np.arange(rows)[:, None] % columns == np.arange(columns)).astype(np.float64)
+    ones: Floats = (np.arange(rows)[:, None] % columns == np.arange(columns)).astype(np.float64)
+    return scale * ones
 
 
 def _orthogonal(scale: float, seed: int, name: str, shape: tuple[int, ...], width: int) -> Floats:

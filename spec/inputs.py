@@ -46,7 +46,7 @@ def checked_inputs(
     Raises:
         InputError: a shape, a dtype, a length, a token or a combination that the model has no meaning for.
     """
-    array = np.asarray(inputs)
+    array = as_array("inputs", inputs)
     rank = 2 if spec.embedding else 3
     wanted = "(B, T) tokens" if spec.embedding else f"(B, T, {spec.input_size})"
     if array.ndim != rank or (rank == 3 and array.shape[2] != spec.input_size) or 0 in array.shape:
@@ -67,14 +67,14 @@ def checked_mask(batch: int, steps: int, lengths: ArrayLike | None, mask: ArrayL
     if lengths is not None and mask is not None:
         raise InputError("lengths and mask: expected one of them, got both; lengths are the mask t < length")
     if lengths is not None:
-        array = np.asarray(lengths)
+        array = as_array("lengths", lengths)
         if array.shape != (batch,) or array.dtype.kind not in "iu":
             raise InputError(f"lengths: expected {batch} integers, got shape {array.shape} of {array.dtype}")
         if array.min() < 0 or array.max() > steps:
             raise InputError(f"lengths: expected values from 0 to T = {steps}, got {array.min()} to {array.max()}")
         valid = np.arange(steps) < array[:, None]
     elif mask is not None:
-        valid = np.asarray(mask)
+        valid = np.asarray(as_array("mask", mask), order="C")  # frameworks refuse flipped views
         if valid.shape != (batch, steps) or valid.dtype != np.bool_:
             raise InputError(f"mask: expected bool of shape {(batch, steps)}, got {valid.dtype} of shape {valid.shape}")
     else:
@@ -94,7 +94,7 @@ def checked_states(
     if set(given) != set(names):
         raise InputError(f"{where}: expected the states {listed(names)}, got {listed(given)}")
     shape = (spec.num_layers * spec.num_directions, batch, spec.hidden_size)
-    return {name: _shaped(f"{where} {name}", numbers(where, np.asarray(given[name]), dtype), shape) for name in names}
+    return {name: _shaped(f"{where} {name}", numbers(f"{where} {name}", given[name], dtype), shape) for name in names}
 
 
 @dataclass(frozen=True)
@@ -127,28 +127,40 @@ def checked_cotangents(
         raise InputError("scores_cotangent: this model has no head and so no scores; leave it None")
     head = spec.head
     score_shape = () if head is None else (batch, steps, head.size) if head.reads == "steps" else (batch, head.size)
-    shapes = {"outputs": (batch, steps, spec.output_size), "scores": score_shape}
-    arrays = {
-        name: None if value is None else _shaped(name, numbers(name, np.asarray(value), dtype), shapes[name])
-        for name, value in (("outputs", outputs), ("scores", scores))
-    }
+
+    def cotangent(where: str, given: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+        return None if given is None else _shaped(where, numbers(where, given, dtype), shape)
+
     states = None
     if final_state is not None:
         states = checked_states(spec, dtype, batch, final_state, "final_state_cotangent")
-    return Cotangents(arrays["outputs"], states, arrays["scores"])
+    return Cotangents(
+        cotangent("outputs_cotangent", outputs, (batch, steps, spec.output_size)),
+        states,
+        cotangent("scores_cotangent", scores, score_shape),
+    )
 
 
 def state_gradients(spec: ModelSpec, gradients: States) -> States:
-    """Names of the initial states' gradients: `initial_state` for the first state, `initial_state.{name}` for others."""
+    """Initial states' gradients by name: `initial_state` for the first state, `initial_state.{name}` for others."""
     first = spec.cell_definition.states[0]
     return {"initial_state" if name == first else f"initial_state.{name}": value for name, value in gradients.items()}
 
 
-def numbers(where: str, array: Array, dtype: str) -> Array:
+def as_array(where: str, given: ArrayLike) -> Array:
+    """The array that nested lists or a tensor stand for. Raises InputError where they stand for none."""
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{where}: expected an array, got a {type(given).__name__}: {error}") from error
+
+
+def numbers(where: str, given: ArrayLike, dtype: str) -> Array:
     """Real numbers in the given dtype. Raises InputError for anything else."""
+    array = as_array(where, given)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{where}: expected real numbers, got dtype {array.dtype}")
-    return np.asarray(array, dtype)
+    return np.asarray(array, dtype, order="C")
 
 
 def _shaped(where: str, array: Array, shape: tuple[int, ...]) -> Array:
@@ -177,4 +189,4 @@ def _context(spec: ModelSpec, dtype: str, batch: int, states: States | None, con
         raise InputError("context and initial_state: a model with a context takes exactly one of them")
     if context is None:
         return None
-    return _shaped("context", numbers("context", np.asarray(context), dtype), (batch, spec.context.size))
+    return _shaped("context", numbers("context", context, dtype), (batch, spec.context.size))

@@ -1,6 +1,7 @@
 """`ModelSpec`: what a model is, in any framework (SPEC.md, 1 to 9)."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -8,12 +9,21 @@ from typing import ClassVar
 import yaml
 
 from .data import VERSION, Described, check_choice, check_flag, check_size, check_version
-from .definitions import BIASES, Cell, Variant, load_cell, load_variant
+from .definitions import BIASES, Cell, Variant, cell_names, load_cell, load_variant, variant_names
 from .errors import SpecError
 from .initializers import INITIALIZERS, Initializer
 
 MERGES = ("concat", "sum", "average", "multiply")
 NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which reads 1e-3 as a number too, as JSON and YAML 1.2 do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -88,23 +98,24 @@ class ModelSpec(Described):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        variant = load_variant(self.variant)
+        check_choice("variant", self.variant, tuple(variant_names()))
+        check_choice("cell", self.cell, tuple(cell_names()))
         load_cell(self.cell)
         for name in ("input_size", "hidden_size", "num_layers"):
             check_size(name, getattr(self, name))
         check_choice("nonlinearity", self.nonlinearity, NONLINEARITIES)
         check_choice("bias", self.bias, BIASES)
         check_choice("merge", self.merge, MERGES)
-        self._check_layers(variant)
-        if len(variant.directions) == 1 and self.merge != "concat":
+        self._check_layers(load_variant(self.variant))
+        if self.num_directions == 1 and self.merge != "concat":
             raise SpecError(f"merge {self.merge!r}: {self.variant} has one direction, nothing to merge; leave 'concat'")
         if isinstance(self.initializer, str):
             check_choice("initializer", self.initializer, tuple(INITIALIZERS))
             object.__setattr__(self, "initializer", INITIALIZERS[self.initializer])
         for name, part in self.PARTS.items():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, part):
-                raise SpecError(f"{name}: expected {part.__name__}(...) or None, got {value!r}")
+            value, none = getattr(self, name), "" if name == "initializer" else " or None"
+            if not isinstance(value, part) and not (none and value is None):
+                raise SpecError(f"{name}: expected {part.__name__}(...){none}, got {value!r}")
 
     def _check_layers(self, variant: Variant) -> None:
         low, high = variant.minimum_layers, variant.maximum_layers
@@ -163,9 +174,10 @@ class ModelSpec(Described):
     def from_json(cls, text: str) -> "ModelSpec":
         """The spec that `to_json` wrote, or a person in its form. Raises SpecError."""
         try:
-            return cls._from_versioned(json.loads(text))
-        except json.JSONDecodeError as error:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"model spec: not JSON: {error}") from error
+        return cls._from_versioned(data)
 
     def to_yaml(self) -> str:
         """YAML with the spec version; `from_yaml` gives back an equal spec."""
@@ -175,9 +187,10 @@ class ModelSpec(Described):
     def from_yaml(cls, text: str) -> "ModelSpec":
         """The spec that `to_yaml` wrote, or a person in its form; JSON is YAML too. Raises SpecError."""
         try:
-            return cls._from_versioned(yaml.safe_load(text))
-        except yaml.YAMLError as error:
+            data = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise SpecError(f"model spec: not YAML: {' '.join(str(error).split())}") from error
+        return cls._from_versioned(data)
 
     @classmethod
     def _from_versioned(cls, data: object) -> "ModelSpec":

@@ -68,7 +68,9 @@ def initial_weights(spec: ModelSpec, seed: int, dtype: str = "float32") -> Weigh
     float32 values are the float64 values, rounded.
     """
     check_dtype(dtype)
-    widths = {"head": spec.output_size, "context": spec.context.size if spec.context else 0}
+    widths = {"embedding": spec.input_size, "head": spec.output_size}
+    if spec.context:
+        widths["context"] = spec.context.size
     values = {}
     for parameter in parameters(spec):
         width = widths.get(parameter.name.split(".")[0], spec.hidden_size)
@@ -94,7 +96,7 @@ def weights_dtype(weights: Mapping[str, NDArray[Any]]) -> str:
 
 
 def checked_weights(spec: ModelSpec, weights: Mapping[str, ArrayLike], dtype: str, *, cast: bool = False) -> Weights:
-    """The weights in canonical order, checked against the spec; the arrays are not copied unless cast.
+    """The weights in canonical order, checked against the spec; the arrays are not copied unless converted.
 
     Raises:
         WeightError: a name is missing or surplus, a shape or dtype is another; with `cast` a float dtype is converted.
@@ -113,6 +115,8 @@ def _checked(parameter: Parameter, array: NDArray[Any], dtype: str, cast: bool) 
         raise WeightError(f"weight {parameter.name}: expected shape {parameter.shape}, got {array.shape}")
     if array.dtype == np.dtype(dtype):
         return array
+    if array.dtype.newbyteorder("=") == np.dtype(dtype):
+        return array.astype(dtype)
     if cast and array.dtype.kind == "f":
         return array.astype(dtype)
     way_out = "pass cast=True to convert" if array.dtype.kind == "f" else "give floating-point numbers"

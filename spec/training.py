@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .data import Described, check_choice, check_number
 from .errors import InputError, SpecError
-from .inputs import Inputs, checked_inputs, numbers
+from .inputs import Inputs, as_array, checked_inputs, numbers
 from .model import ModelSpec
 
 REDUCTIONS = ("mean", "sum", "batch_mean")
@@ -194,9 +194,9 @@ def checked_batch(
     else:
         entries = np.ones((rows, steps), np.bool_) if arguments.mask is None else arguments.mask
     if isinstance(loss, CrossEntropy):
-        targets, width = _classes(np.asarray(batch.targets), entries, spec.head.size), 1
+        targets, width = _classes(as_array("targets", batch.targets), entries, spec.head.size), 1
     else:
-        targets, width = _numbers(np.asarray(batch.targets), entries, spec.head.size, dtype), spec.head.size
+        targets, width = _numbers(as_array("targets", batch.targets), entries, spec.head.size, dtype), spec.head.size
     return CheckedBatch(arguments, targets, entries, loss.divisor(rows, int(entries.sum()) * width))
 
 
@@ -239,12 +239,15 @@ def checked_state(
     partly = carried - set(state) if carried & set(state) else set()
     if missing or surplus or partly:
         raise InputError(f"trainer state: missing {sorted(missing | partly)}; surplus {sorted(surplus)}")
-    arrays = {name: np.asarray(value) for name, value in state.items()}
+    arrays = {name: as_array(f"trainer state {name}", value) for name, value in state.items()}
     if arrays["step"].shape != () or arrays["step"].dtype.kind not in "iu" or arrays["step"] < 0:
         raise InputError(f"trainer state step: expected one integer of at least 0, got {arrays['step']!r}")
+    rows = spec.num_layers * spec.num_directions
     for name, array in arrays.items():
         if name != "step" and array.dtype != np.dtype(dtype):
             raise InputError(f"trainer state {name}: expected dtype {dtype}, got {array.dtype}")
         if name in slots and array.shape != slots[name]:
             raise InputError(f"trainer state {name}: expected shape {slots[name]}, got {array.shape}")
+        if name in carried and (array.ndim != 3 or array.shape[::2] != (rows, spec.hidden_size)):
+            raise InputError(f"trainer state {name}: expected shape ({rows}, B, {spec.hidden_size}), got {array.shape}")
     return arrays

@@ -18,7 +18,10 @@ from ...spec.errors import UnsupportedError
 
 def load_cell(name: str) -> ModuleType:
     """The cell's module. Raises UnsupportedError when this backend has no such file."""
+    module = f"{__package__}.{name}"
     try:
-        return importlib.import_module(f"{__package__}.{name}")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
         raise UnsupportedError(f"cell {name!r}: the numpy backend has no file cells/{name}.py") from error

@@ -1,0 +1,88 @@
+# One command does everything, set-up included: `make demo`, `make test`.
+# Each target works from a fresh clone; the environment is .venv, made anew when it is stale.
+
+PYTHON ?= python3
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+RUN := .venv/bin/python
+READY := .venv/ready
+FOLDERS := spec numpy_impl torch_impl tf_impl tasks conformance
+
+# Quiet frameworks; TF_USE_LEGACY_KERAS and another Keras backend would change what is tested.
+export TF_CPP_MIN_LOG_LEVEL := 2
+export TF_ENABLE_ONEDNN_OPTS := 0
+unexport KERAS_BACKEND
+unexport TF_USE_LEGACY_KERAS
+
+# Budgets on 2 cores. All of `make test` has 18 minutes, for everything that will ever be in it:
+#   lint 0:15, types 1:00, spec and numpy tests 1:30, torch tests 3:00, tf tests 4:00,
+#   conformance suite 4:00, tasks and command line 3:00, wheel test 0:30. `make demo` has 2:00 after the set-up.
+
+.PHONY: help demo test test-long lint types check wheel-test format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY) ## train in PyTorch on real data, run it in all three frameworks, prove it equal
+	@$(RUN) -P -m rnnzoo.conformance.demo
+
+test: lint types ## everything that must pass: lint, types, tests, conformance suite, wheel test
+	@$(RUN) -P -m pytest $(PYTEST_FLAGS)
+
+test-long: $(READY) ## the tests that take minutes
+	@$(RUN) -P -m pytest -m long
+
+lint: $(READY) ## ruff, rules and format
+	@$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(READY) ## mypy over the six folders
+	@mkdir -p .build/rnnzoo
+	# They lie at the top level and are installed below `rnnzoo`, so the type checker gets that view of them.
+	for folder in $(FOLDERS); do ln -sfn "../../$$folder" ".build/rnnzoo/$$folder"; done
+	cd .build
+	../$(RUN) -m mypy --config-file ../pyproject.toml
+
+check: $(READY) ## the conformance suite over every backend, as a report
+	@$(RUN) -P -m rnnzoo.conformance.cli check
+
+wheel-test: $(READY) ## build the wheel, install it elsewhere, look inside
+	@$(RUN) -P -m pytest tests/test_packaging.py
+
+format: $(READY) ## rewrite the code as ruff would
+	@$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean: ## remove .venv and everything that was made
+	@rm -rf .venv .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamp holds the folder it was made in: the installation points into it, so a renamed clone installs again.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+# A Python that was asked for by name and is not the one in .venv.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell { "$(PYTHON)" -V; } 2>/dev/null),$(shell { $(RUN) -V; } 2>/dev/null))
+.PHONY: $(READY)
+endif
+endif
+
+VERSION_CHECK = import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit( \
+	"rnnzoo needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d.%d: name another, make PYTHON=python3.12" % v[:3])
+
+$(READY): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { echo "no program $(PYTHON): name one, make PYTHON=python3.12" >&2; exit 2; }
+	"$(PYTHON)" -c '$(VERSION_CHECK)'
+	rm -f $(READY)
+	if [ "$$($(RUN) -V 2>&1)" != "$$("$(PYTHON)" -V 2>&1)" ] || ! $(RUN) -m pip -V >/dev/null 2>&1; then
+	  rm -rf .venv
+	  "$(PYTHON)" -m venv .venv
+	fi
+	echo "setting up .venv: PyTorch, TensorFlow and the rest; minutes the first time"
+	$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	echo "$(CURDIR)" > $(READY)

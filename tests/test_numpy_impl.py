@@ -1,0 +1,460 @@
+"""The NumPy reference: its derivatives are derivatives, its steps are its runs, its state is all of its state."""
+
+import dataclasses
+import itertools
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnnzoo.conformance.bounds import allowed
+from rnnzoo.spec import (
+    SGD,
+    Adam,
+    Batch,
+    ClipByGlobalNorm,
+    ClipByValue,
+    Contents,
+    Context,
+    CrossEntropy,
+    Embedding,
+    Head,
+    MeanSquaredError,
+    ModelSpec,
+    TrainingSpec,
+    expressions,
+    initial_weights,
+    load_backend,
+)
+from rnnzoo.spec.definitions import load_cell
+from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
+
+BACKEND = load_backend("numpy")
+B, T, I, H, V, C, O = 3, 4, 2, 5, 7, 6, 4  # noqa: E741 (the spec's symbols)
+LENGTHS = [2, 0, 4]
+
+
+def random(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def close(a: np.ndarray, b: np.ndarray, dtype: str = "float64") -> None:
+    assert a.shape == b.shape
+    assert np.abs(a - b).max() <= allowed(dtype, max(np.abs(b).max(), 1.0))
+
+
+def objective(
+    model: object, cotangents: Mapping[str, np.ndarray], inputs: np.ndarray, options: dict[str, object]
+) -> float:
+    """The scalar whose gradient the cotangents ask for."""
+    result = BACKEND.run(model, inputs, **options)
+    total = float((result.outputs * cotangents["outputs"]).sum())
+    total += sum(float((result.final_states[name] * cotangents[name]).sum()) for name in result.final_states)
+    return total + (0.0 if result.scores is None else float((result.scores * cotangents["scores"]).sum()))
+
+
+def central(f: Callable[[], float], array: np.ndarray) -> np.ndarray:
+    """Central differences with a step of 1e-6: about 1e-9 off."""
+    found = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        kept = array[index]
+        array[index] = kept + 1e-6
+        high = f()
+        array[index] = kept - 1e-6
+        found[index] = (high - f()) / 2e-6
+        array[index] = kept
+    return found
+
+
+def check_gradients(spec: ModelSpec, lengths: list[int] | None) -> None:
+    model = BACKEND.build(spec, seed=1, dtype="float64")
+    layers = spec.num_layers * spec.num_directions
+    inputs = np.arange(B * T).reshape(B, T) % V if spec.embedding else random(0, B, T, I)
+    states = {name: random(2 + k, layers, B, H) for k, name in enumerate(spec.cell_definition.states)}
+    context = random(9, B, C) if spec.context else None
+    options = {"lengths": lengths, "context": context, "initial_state": None if spec.context else states}
+    cotangents = {name: random(20 + k, layers, B, H) for k, name in enumerate(states)}
+    cotangents["outputs"] = random(30, B, T, spec.output_size)
+    head = spec.head
+    cotangents["scores"] = random(31, *((B, T, O) if head is None or head.reads == "steps" else (B, O)))
+    gradients = BACKEND.gradients(
+        model, inputs, cotangents["outputs"], {name: cotangents[name] for name in states},
+        cotangents["scores"] if head else None, **options,
+    )  # fmt: skip
+    places = dict(model.weights)
+    if spec.context:
+        places["context"] = context
+    else:
+        first, *others = spec.cell_definition.states
+        places |= {"initial_state": states[first], **{f"initial_state.{name}": states[name] for name in others}}
+    if not spec.embedding:
+        places["inputs"] = inputs
+    assert set(gradients) == set(places)
+    for name, place in places.items():
+        expected = central(lambda: objective(model, cotangents, inputs, options), place)
+        assert np.abs(gradients[name] - expected).max() < 2e-8 * max(1.0, np.abs(expected).max()), name
+
+
+SAMPLE = {
+    "relu, double": ModelSpec("simple_rnn", I, H, nonlinearity="relu", bias="double"),
+    "concat, head on steps": ModelSpec("bi_rnn", I, H, head=Head(O)),
+    "multiply, head on final": ModelSpec("bi_rnn", I, H, 1, "sigmoid", merge="multiply", head=Head(O, reads="final")),
+    "average, stacked": ModelSpec("stacked_bi_rnn", I, H, 2, merge="average", bias="none"),
+    "embedding and context": ModelSpec(
+        "stacked_rnn", I, H, 2, embedding=Embedding(V), context=Context(C), head=Head(O, bias=False)
+    ),
+    "sum, identity": ModelSpec("bi_rnn", I, H, merge="sum", nonlinearity="identity", bias="double", context=Context(C)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "uneven"])
+@pytest.mark.parametrize("spec", SAMPLE.values(), ids=SAMPLE.keys())
+def test_gradients_are_those_of_central_differences(spec: ModelSpec, lengths: list[int] | None) -> None:
+    check_gradients(spec, lengths)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "uneven"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variant": "simple_rnn", "bias": "double", "nonlinearity": "sigmoid"},
+        {"variant": "bi_rnn", "merge": "multiply", "head": Head(O, reads="final")},
+        {"variant": "stacked_rnn", "num_layers": 2, "context": Context(C), "bias": "none", "head": Head(O)},
+        {"variant": "stacked_bi_rnn", "num_layers": 2, "embedding": Embedding(V)},
+    ],
+    ids=lambda change: change["variant"],
+)
+def test_a_cell_of_two_gates_and_two_states_is_one_file(
+    toy_cell: Callable[[str], None], change: dict[str, object], lengths: list[int] | None
+) -> None:
+    toy_cell("numpy_impl")
+    check_gradients(ModelSpec(input_size=I, hidden_size=H, cell="toy", **change), lengths)
+
+
+def test_the_toy_cell_computes_the_equations_of_its_file(toy_cell: Callable[[str], None]) -> None:
+    toy_cell("numpy_impl")
+    spec = ModelSpec("simple_rnn", I, H, nonlinearity="sigmoid", bias="double", cell="toy")
+    model, x, state = BACKEND.build(spec, dtype="float64"), random(0, T, I), {"c": random(1, H), "h": random(2, H)}
+    cell, sigmoid = load_cell("toy"), lambda a: 1 / (1 + np.exp(-a))
+    functions = {"sigmoid": sigmoid, "f": sigmoid, "tanh": np.tanh}
+    weights = {name.removeprefix("layers.0.forward."): array for name, array in model.weights.items()}
+    given = {name: value[None, None] for name, value in state.items()}
+    result = BACKEND.run(model, x[None], initial_state=given)
+    for t in range(T):
+        values = dict(state)
+        for side, tree in cell.projections["double"].items():
+            rows = expressions.compiled(tree)({**weights, **state, "x": x[t]}, {})
+            values |= {f"{side}.{gate}": rows[k * H : (k + 1) * H] for k, gate in enumerate(cell.gates)}
+        new = {}
+        for name, tree in cell.step.items():
+            value = expressions.compiled(tree)(values, functions)
+            new[name] = value
+            if name not in cell.states:
+                values[name] = value
+        state = {name: new[name] for name in cell.states}
+        close(result.outputs[0, t], state["h"])
+    close(result.final_states["c"][0, 0], state["c"])
+
+
+def test_a_cell_without_a_file_is_refused_by_name(toy_cell: Callable[[str], None]) -> None:
+    with pytest.raises(UnsupportedError, match=r"cell 'toy': the numpy backend has no file cells/toy\.py"):
+        BACKEND.build(ModelSpec("simple_rnn", I, H, cell="toy"))
+    assert BACKEND.supports(ModelSpec("simple_rnn", I, H)) is None
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ModelSpec("stacked_rnn", I, H, 3, bias="double"),
+        ModelSpec("stacked_rnn", I, H, 2, embedding=Embedding(V), head=Head(O), nonlinearity="relu"),
+    ],
+    ids=["core", "tokens and scores"],
+)
+def test_steps_one_after_the_other_are_the_run(spec: ModelSpec, named: bool) -> None:
+    model = BACKEND.build(spec, seed=3, dtype="float64")
+    inputs = np.arange(B * T).reshape(B, T) % V if spec.embedding else random(0, B, T, I)
+    start = random(1, spec.num_layers, B, H)
+    result = BACKEND.run(model, inputs, initial_state=start)
+    state = {"h": start} if named else start
+    for t in range(T):
+        y, state = model.step(inputs[:, t], state)
+        close(y, (result.outputs if result.scores is None else result.scores)[:, t])
+    close(state["h"] if named else state, result.final_state)
+
+
+def test_a_stream_may_start_from_nothing_or_from_a_context() -> None:
+    core = BACKEND.build(ModelSpec("simple_rnn", I, H), dtype="float64")
+    x = random(0, B, I)
+    close(core.step(x)[0], BACKEND.run(core, x[:, None]).outputs[:, 0])
+    caption = BACKEND.build(ModelSpec("stacked_rnn", I, H, 2, context=Context(C)), dtype="float64")
+    context = random(1, B, C)
+    run = BACKEND.run(caption, x[:, None], context=context)
+    close(caption.step(x, caption.initial_state(context))[0], run.outputs[:, 0])
+
+
+@pytest.mark.parametrize("x", [random(0, B, I + 1), random(0, I), 3.0, np.ones((0, I)), [["a"] * I] * B])
+def test_a_step_refuses_inputs_that_do_not_fit(x: object) -> None:
+    model = BACKEND.build(ModelSpec("simple_rnn", I, H))
+    with pytest.raises(InputError):
+        model.step(x)
+
+
+def test_backward_models_do_not_stream() -> None:
+    with pytest.raises(SpecError, match="step: bi_rnn reads backward"):
+        BACKEND.build(ModelSpec("bi_rnn", I, H)).step(random(0, B, I))
+
+
+def test_what_stands_in_the_padding_reaches_nothing() -> None:
+    spec = ModelSpec("stacked_bi_rnn", I, H, 2, head=Head(O))
+    model, x, state = BACKEND.build(spec, dtype="float64"), random(0, B, T, I), random(1, 4, B, H)
+    spoiled = np.where(np.arange(T)[None, :, None] < np.array(LENGTHS)[:, None, None], x, np.nan)
+    options = {"lengths": LENGTHS, "initial_state": state}
+    clean, dirty = BACKEND.run(model, x, **options), BACKEND.run(model, spoiled, **options)
+    assert np.array_equal(clean.outputs, dirty.outputs) and np.array_equal(clean.scores, dirty.scores)
+    assert not clean.outputs[1].any() and np.array_equal(clean.final_state[:, 1], state[:, 1])
+    cotangents = (random(2, B, T, 2 * H), random(3, 4, B, H), random(4, B, T, O))
+    one, two = (
+        BACKEND.gradients(model, x, *cotangents, **options),
+        BACKEND.gradients(model, spoiled, *cotangents, **options),
+    )
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert not one["inputs"][1].any() and not one["inputs"][0, 2:].any() and one["inputs"][0, :2].all()
+
+
+def test_building_a_model_leaves_the_global_random_state_alone() -> None:
+    before = np.random.get_state()[1].copy()
+    BACKEND.build(ModelSpec("simple_rnn", I, H), seed=3)
+    assert np.array_equal(before, np.random.get_state()[1])
+
+
+def test_weights_go_out_as_copies_and_come_in_checked() -> None:
+    spec = ModelSpec("bi_rnn", I, H)
+    model, other = BACKEND.build(spec, seed=1), BACKEND.build(spec, seed=2)
+    weights = BACKEND.to_spec(model)
+    BACKEND.from_spec(other, weights)
+    weights["layers.0.forward.bias"][:] = 9
+    assert all(np.array_equal(model.weights[name], other.weights[name]) for name in weights)
+    assert not (model.weights["layers.0.forward.bias"] == 9).any()
+    with pytest.raises(WeightError, match="expected dtype float32, got float64"):
+        BACKEND.from_spec(other, initial_weights(spec, 1, "float64"))
+    BACKEND.from_spec(other, initial_weights(spec, 3, "float64"), cast=True)
+    assert np.array_equal(other.weights["layers.0.forward.bias"], initial_weights(spec, 3)["layers.0.forward.bias"])
+
+
+# --- training ---
+
+TARGETS = np.arange(B * T).reshape(B, T) % O
+TRAININGS = {
+    "sgd": TrainingSpec(CrossEntropy(), SGD(0.3)),
+    "momentum, norm": TrainingSpec(CrossEntropy("sum"), SGD(0.1, 0.8), ClipByGlobalNorm(0.5)),
+    "adam, value": TrainingSpec(CrossEntropy("batch_mean"), Adam(0.01), ClipByValue(0.02)),
+    "squares": TrainingSpec(MeanSquaredError(), Adam(0.05, 0.5, 0.7, 1e-2)),
+}
+STREAM = ModelSpec("stacked_rnn", I, H, 2, head=Head(O))
+
+
+def batches(training: TrainingSpec, count: int) -> list[Batch]:
+    squared = isinstance(training.loss, MeanSquaredError)
+    return [
+        Batch(random(k, B, T, I), random(50 + k, B, T, O) if squared else (TARGETS + k) % O, continues=k > 0)
+        for k in range(count)
+    ]
+
+
+@pytest.mark.parametrize("training", TRAININGS.values(), ids=TRAININGS.keys())
+def test_a_trainer_continues_from_its_state_bit_for_bit(training: TrainingSpec) -> None:
+    model = BACKEND.build(STREAM, seed=1)
+    trainer = BACKEND.trainer(model, training)
+    for batch in batches(training, 3)[:2]:
+        trainer.step(batch)
+    state, weights = trainer.state(), BACKEND.to_spec(model)
+    expected, after = trainer.step(batches(training, 3)[2]), BACKEND.to_spec(model)
+    resumed = BACKEND.build(STREAM, seed=2)
+    BACKEND.from_spec(resumed, weights)
+    second = BACKEND.trainer(resumed, training)
+    second.load_state(state)
+    assert second.step(batches(training, 3)[2]) == expected
+    assert all(np.array_equal(BACKEND.to_spec(resumed)[name], after[name]) for name in after)
+    assert int(state["step"]) == 2, "a state that was handed out does not change"
+
+
+@pytest.mark.parametrize("training", TRAININGS.values(), ids=TRAININGS.keys())
+def test_updates_follow_the_equations(training: TrainingSpec) -> None:
+    """Gradients of the loss by central differences, then the spec's equations over Python floats."""
+    spec = ModelSpec("simple_rnn", I, 3, head=Head(O))
+    model, states = BACKEND.build(spec, seed=1, dtype="float64"), {}
+    trainer = BACKEND.trainer(model, training)
+    for t in (1, 2, 3):
+        x, y = (
+            random(t, B, T, I),
+            random(60 + t, B, T, O) if isinstance(training.loss, MeanSquaredError) else (TARGETS + t) % O,
+        )
+        loss = lambda x=x, y=y: plain_loss(training, BACKEND.run(model, x, lengths=LENGTHS).scores, y)  # noqa: E731
+        gradients = {name: central(loss, array) for name, array in model.weights.items()}
+        expected_loss, norm = loss(), np.sqrt(sum((g * g).sum() for g in gradients.values()))
+        before = BACKEND.to_spec(model)
+        found = trainer.step(Batch(x, y, lengths=LENGTHS))
+        assert abs(found.loss - expected_loss) < 1e-12 * max(1, expected_loss)
+        assert abs(found.gradient_norm - norm) < 1e-7 * norm
+        for name, g in gradients.items():
+            step = plain_update(training, t, g, norm, states.setdefault(name, {}))
+            assert np.abs(before[name] + step - model.weights[name]).max() < 1e-6 * np.abs(step).max() + 1e-9
+
+
+def plain_loss(training: TrainingSpec, scores: np.ndarray, targets: np.ndarray) -> float:
+    total, entries = 0.0, 0
+    for b, t in itertools.product(range(B), range(T)):
+        if t < LENGTHS[b]:
+            row = scores[b, t].tolist()
+            if isinstance(training.loss, CrossEntropy):
+                total, entries = total + np.log(np.sum(np.exp(row))) - row[targets[b, t]], entries + 1
+            else:
+                total, entries = total + ((row - targets[b, t]) ** 2).sum(), entries + O
+    return float(total / {"mean": entries, "sum": 1, "batch_mean": B}[training.loss.reduction])
+
+
+def plain_update(training: TrainingSpec, t: int, g: np.ndarray, norm: float, kept: dict[str, np.ndarray]) -> np.ndarray:
+    clip, rule = training.clip, training.optimizer
+    if isinstance(clip, ClipByGlobalNorm):
+        g = g * min(1.0, clip.maximum / norm)
+    if isinstance(clip, ClipByValue):
+        g = np.minimum(np.maximum(g, -clip.maximum), clip.maximum)
+    if isinstance(rule, SGD):
+        kept["v"] = rule.momentum * kept.get("v", 0 * g) + g
+        return -rule.learning_rate * kept["v"]
+    kept["m"] = rule.beta1 * kept.get("m", 0 * g) + (1 - rule.beta1) * g
+    kept["s"] = rule.beta2 * kept.get("s", 0 * g) + (1 - rule.beta2) * g * g
+    m, s = kept["m"] / (1 - rule.beta1**t), kept["s"] / (1 - rule.beta2**t)
+    return -rule.learning_rate * m / (np.sqrt(s) + rule.epsilon)
+
+
+def test_a_batch_without_a_valid_step_changes_nothing_under_sgd() -> None:
+    model = BACKEND.build(STREAM, seed=1)
+    before = BACKEND.to_spec(model)
+    result = BACKEND.trainer(model, TRAININGS["sgd"]).step(Batch(random(0, B, T, I), TARGETS, lengths=[0] * B))
+    assert result == (0.0, 0.0)
+    assert all(np.array_equal(before[name], model.weights[name]) for name in before)
+
+
+def test_a_state_of_another_optimizer_is_refused() -> None:
+    model = BACKEND.build(STREAM)
+    state = BACKEND.trainer(model, TRAININGS["momentum, norm"]).state()
+    with pytest.raises(InputError, match="surplus"):
+        BACKEND.trainer(model, TRAININGS["sgd"]).load_state(state)
+    with pytest.raises(InputError, match=r"missing .*first_moment"):
+        BACKEND.trainer(model, TRAININGS["adam, value"]).load_state(state)
+
+
+# --- files ---
+
+FILE_SPEC = ModelSpec("bi_rnn", I, H, head=Head(O))
+
+
+def npz(path: Path, dtype: str = "float32") -> Contents:
+    contents = Contents(FILE_SPEC, initial_weights(FILE_SPEC, 1, dtype), {"task": "ü", "seed": 1})
+    BACKEND.files.write(path, contents)
+    return contents
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_npz_file_brings_every_bit_back(tmp_path: Path, dtype: str) -> None:
+    written = npz(tmp_path / "a.npz", dtype)
+    found = BACKEND.files.read(tmp_path / "a.npz")
+    assert (found.spec, found.provenance) == (written.spec, written.provenance)
+    assert all(found.weights[name].tobytes() == written.weights[name].tobytes() for name in written.weights)
+
+
+def test_an_npz_file_without_a_spec_needs_one(tmp_path: Path) -> None:
+    weights = initial_weights(FILE_SPEC, 1)
+    np.savez(tmp_path / "a.npz", **weights)
+    with pytest.raises(FileError, match=r"carries no spec.*--spec FILE"):
+        BACKEND.files.read(tmp_path / "a.npz")
+    found = BACKEND.files.read(tmp_path / "a.npz", FILE_SPEC)
+    assert all(np.array_equal(found.weights[name], weights[name]) for name in weights)
+
+
+def test_weights_that_do_not_fit_are_never_written(tmp_path: Path) -> None:
+    with pytest.raises(WeightError, match="missing"):
+        BACKEND.files.write(tmp_path / "a.npz", Contents(FILE_SPEC, {"head.bias": np.zeros(O)}, {}))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
+    trap = np.array([Trap(tmp_path / "sprung")], dtype=object)
+    np.savez(tmp_path / "a.npz", allow_pickle=True, **{**initial_weights(FILE_SPEC, 1), "head.bias": trap})
+    np.save(tmp_path / "b.npy", trap, allow_pickle=True)
+    for name in ("a.npz", "b.npy"):
+        with pytest.raises(FileError, match=r"not a whole \.npz file"):
+            BACKEND.files.read(tmp_path / name, FILE_SPEC)
+    assert not (tmp_path / "sprung").exists()
+
+
+def foreign_files(folder: Path) -> list[Path]:
+    written = {"empty": b"", "text": b"hello", "zip head": b"PK\x03\x04" + bytes(50), "npy head": b"\x93NUMPY\x01\x00"}
+    for name, data in written.items():
+        (folder / f"{name}.npz").write_bytes(data)
+    np.save(folder / "single.npy", np.zeros(3, np.float32))
+    with zipfile.ZipFile(folder / "text entry.npz", "w") as file:
+        file.writestr("notes.txt", "hello")
+    with zipfile.ZipFile(folder / "huge claim.npz", "w") as file:
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999999,), }"
+        file.writestr("head.bias.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with zipfile.ZipFile(folder / "no arrays.npz", "w"):
+        pass
+    np.savez(folder / "integers.npz", w=np.arange(3))
+    np.savez(folder / "wrong text.npz", rnnzoo=np.array([1, 2]), w=np.zeros(3, np.float32))
+    np.savez(folder / "newer.npz", rnnzoo=np.array('{"version": 2, "spec": {}}'), w=np.zeros(3, np.float32))
+    return sorted(folder.iterdir())
+
+
+def test_a_foreign_npz_file_gives_one_of_our_errors(tmp_path: Path) -> None:
+    found = foreign_files(tmp_path)
+    assert len(found) == 11
+    for path in [*found, tmp_path, tmp_path / "missing.npz"]:
+        for spec in (None, FILE_SPEC):
+            with pytest.raises((FileError, WeightError)):
+                BACKEND.files.read(path, spec)
+
+
+def test_a_damaged_npz_file_gives_one_of_our_errors(tmp_path: Path) -> None:
+    npz(tmp_path / "a.npz")
+    data, generator = (tmp_path / "a.npz").read_bytes(), np.random.default_rng(0)
+    broken = [data[: int(length)] for length in np.linspace(0, len(data) - 1, 40)]
+    for _ in range(250):
+        changed = bytearray(data)
+        for place in generator.integers(0, len(data), generator.integers(1, 4)):
+            changed[place] = generator.integers(256)
+        broken.append(bytes(changed))
+    refused = 0
+    for number, bytes_ in enumerate(broken):
+        (tmp_path / "b.npz").write_bytes(bytes_)
+        try:
+            BACKEND.files.read(tmp_path / "b.npz")
+        except (FileError, WeightError):
+            refused += 1
+        else:
+            assert number >= 40, "a truncated file was read"
+    assert refused > 150
+
+
+def test_recurrent_is_the_core_alone() -> None:
+    from rnnzoo.numpy_impl.model import Recurrent, SequenceModel
+
+    core = ModelSpec("simple_rnn", I, H)
+    assert type(BACKEND.build(core)) is Recurrent
+    assert type(BACKEND.build(dataclasses.replace(core, head=Head(O)))) is SequenceModel
+    with pytest.raises(SpecError, match="Recurrent: expected a spec without embedding"):
+        Recurrent(dataclasses.replace(core, head=Head(O)))

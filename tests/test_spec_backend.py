@@ -1,0 +1,142 @@
+"""Backends are found by name, and each way not to find one says what to do."""
+
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+from rnnzoo.spec import Backend, Result, backend, backend_names, load_backend
+from rnnzoo.spec.errors import BackendError
+
+# Refuses to import the packages named in BLOCKED, as where they are not installed.
+BLOCKER = """
+import importlib.abc, os, sys
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in os.environ["BLOCKED"].split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+class Whole:
+    """Has every required part."""
+
+    name = "mine"
+
+    def supports(self, spec): ...
+    def build(self, spec, seed=0, dtype="float32"): ...
+    def run(self, model, inputs, lengths=None, initial_state=None, *, mask=None, context=None): ...
+    def to_spec(self, model): ...
+    def from_spec(self, model, weights, *, cast=False): ...
+
+
+@pytest.fixture
+def third_party(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """An outside module `outside_backends`."""
+    module = types.ModuleType("outside_backends")
+    module.OBJECT, module.Whole, module.nested = Whole(), Whole, types.SimpleNamespace(OBJECT=Whole())
+    module.PARTLY = types.SimpleNamespace(name="partly", supports=None, build=None, run=None)
+    monkeypatch.setitem(sys.modules, "outside_backends", module)
+    return module
+
+
+def test_the_numpy_backend_is_found_and_fits_the_protocol() -> None:
+    found = load_backend("numpy")
+    assert isinstance(found, Backend) and found.name == "numpy"
+    assert isinstance(found, backend.Differentiates) and isinstance(found, backend.Trains)
+    assert isinstance(found.files, backend.Files)
+    assert load_backend("numpy") is found
+
+
+def test_methods_take_the_arguments_of_the_protocol() -> None:
+    found = load_backend("numpy")
+    for protocol in (Backend, backend.Differentiates, backend.Trains):
+        for name, method in inspect.getmembers(protocol, inspect.isfunction):
+            if not name.startswith("_"):
+                wanted = list(inspect.signature(method).parameters)[1:]
+                assert list(inspect.signature(getattr(found, name)).parameters) == wanted, name
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(
+        BackendError, match=r"unknown backend 'jaxx': known are 'numpy', 'tf', 'torch'.*package\.module:OBJECT"
+    ):
+        load_backend("jaxx")
+    assert backend_names() == ["numpy", "tf", "torch"]
+
+
+@pytest.mark.parametrize(
+    ("name", "blocked", "words"),
+    [
+        ("torch", "torch", "backend 'torch': the package 'torch' is not installed; run: pip install 'rnnzoo[torch]'"),
+        ("tf", "tensorflow", "backend 'tf': the package 'tensorflow' is not installed; run: pip install 'rnnzoo[tf]'"),
+        ("tf", "keras", "backend 'tf': the package 'keras' is not installed; run: pip install 'rnnzoo[tf]'"),
+    ],
+)
+def test_a_missing_framework_says_which_extra_to_install(
+    fresh_python: Callable[..., object], name: str, blocked: str, words: str
+) -> None:
+    process = fresh_python(
+        BLOCKER + f"from rnnzoo.spec import load_backend, RnnZooError\n"
+        f"try: load_backend({name!r})\nexcept RnnZooError as error: print(error)",
+        BLOCKED=blocked,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == words
+
+
+def test_another_missing_module_is_not_blamed_on_the_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = backend.BuiltIn("..numpy_impl.no_such_file:BACKEND", ("torch",), "torch", ())
+    monkeypatch.setattr(backend, "BUILT_IN", {"numpy": row})
+    with pytest.raises(ModuleNotFoundError, match="no_such_file"):
+        load_backend("numpy")
+
+
+def test_an_outside_object_is_found_by_module_and_name(third_party: types.ModuleType) -> None:
+    assert load_backend("outside_backends:OBJECT") is third_party.OBJECT
+    assert load_backend("outside_backends:nested.OBJECT") is third_party.nested.OBJECT
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("outside_backends:NOTHING", "cannot load 'outside_backends:NOTHING'.*expected 'package.module:OBJECT'"),
+        ("no_such_package:OBJECT", "cannot load 'no_such_package:OBJECT': No module named 'no_such_package'"),
+        (":OBJECT", "cannot load ':OBJECT'"),
+        ("outside_backends:", "cannot load 'outside_backends:'"),
+        (".relative:OBJECT", "cannot load '.relative:OBJECT'"),
+        ("outside_backends:Whole", "expected an object, got the class Whole; name an instance of it"),
+        ("outside_backends:PARTLY", "missing 'from_spec', 'to_spec'; required are name, supports, build"),
+    ],
+)  # fmt: skip
+def test_an_outside_object_that_is_no_backend_is_refused(third_party: types.ModuleType, name: str, words: str) -> None:
+    with pytest.raises(BackendError, match=words):
+        load_backend(name)
+
+
+def test_an_entry_point_is_a_name_of_its_own(third_party: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = {"mine": "OBJECT", "broken": "NOTHING", "half": "PARTLY"}
+    points = [metadata.EntryPoint(name, f"outside_backends:{o}", backend.ENTRY_POINTS) for name, o in objects.items()]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == backend.ENTRY_POINTS else [])
+    assert backend_names() == ["broken", "half", "mine", "numpy", "tf", "torch"]
+    assert load_backend("mine") is third_party.OBJECT
+    with pytest.raises(BackendError, match="backend 'broken': cannot load 'outside_backends:NOTHING'"):
+        load_backend("broken")
+    with pytest.raises(BackendError, match="backend 'half': missing 'from_spec', 'to_spec'"):
+        load_backend("half")
+    with pytest.raises(BackendError, match="known are 'broken', 'half', 'mine', 'numpy'"):
+        load_backend("other")
+
+
+def test_a_result_names_its_arrays() -> None:
+    result = Result(np.ones((2, 3, 4), np.float32), {"c": np.zeros((1, 2, 4)), "h": np.ones((1, 2, 4))}, None)
+    assert result.final_state is result.final_states["c"]
+    named = backend.as_float64(result)
+    assert list(named) == ["outputs", "final_state.c", "final_state.h"]
+    assert all(array.dtype == np.float64 for array in named.values())
+    assert "scores" in backend.as_float64(Result(result.outputs, result.final_states, np.ones((2, 5))))
