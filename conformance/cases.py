@@ -6,7 +6,7 @@ and context. All numbers are drawn by the spec, so that a case is the same every
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -143,11 +143,11 @@ class Case:
         """(B, T); lengths T, 0, T-1, 1 in turn where there are rows enough."""
         B, T = self.sizes.B, self.sizes.T
         lengths = np.array([T, 0, max(T - 1, 0), 1] if B > 1 else [max(T - 1, 0)])[:B]
-        mask = np.arange(T) < lengths[:, None]
+        mask: NDArray[np.bool_] = np.arange(T) < lengths[:, None]
         if self.sequences == "left_padding":
             return mask[:, ::-1]
         if self.sequences == "holes":
-            return (np.arange(T) + np.arange(B)[:, None]) % 3 != 1
+            mask = (np.arange(T) + np.arange(B)[:, None]) % 3 != 1
         return mask
 
     def _filled(self, padding: float) -> Array:
@@ -175,11 +175,11 @@ def topologies() -> list[dict[str, Any]]:
 
 def cases() -> list[Case]:
     """All cases: one for each topology, and one for each part with each variant and nonlinearity."""
-    plain = [_case(topology, *extras) for topology, *extras in _spread(topologies(), _extras())]
+    plain = list(itertools.starmap(_case, _spread(topologies(), _extras())))
     variants = [row for row in topologies() if row["nonlinearity"] == "tanh" and row["bias"] == "single"]
     some = [row for row in variants if row["merge"] in ("concat", "multiply")]
     around = [{**topology, **part} for part in PARTS for topology in some]
-    return plain + [_case(topology, *extras) for topology, *extras in _spread(around, _extras())]
+    return plain + list(itertools.starmap(_case, _spread(around, _extras())))
 
 
 def quick_cases() -> list[Case]:
@@ -206,7 +206,7 @@ def _extras() -> list[tuple[Sizes, str, bool]]:
 
 def _spread(
     rows: Sequence[dict[str, Any]], extras: Sequence[tuple[Sizes, str, bool]]
-) -> Iterable[tuple[dict[str, Any], Sizes, str, bool]]:
+) -> Iterator[tuple[dict[str, Any], Sizes, str, bool]]:
     """Gives each row the extras that bring most pairs of values not seen together yet."""
     seen: set[frozenset[tuple[str, str]]] = set()
     for row in rows:

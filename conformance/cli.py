@@ -177,7 +177,8 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .suite import installed_backends, items, run_suite, summary
+    from .checks import items
+    from .suite import installed_backends, run_suite, summary
 
     names, missing = (options.backend, []) if options.backend else installed_backends()
     total = len(items(quick=options.quick)) * len(names)

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, parameters
@@ -77,7 +79,7 @@ def _title(spec: ModelSpec) -> str:
     return f"{spec.variant}, cell {spec.cell}" + (f", with {' and '.join(parts)}" if parts else "")
 
 
-def _remark(array: np.ndarray) -> str:  # type: ignore[type-arg]
+def _remark(array: NDArray[Any]) -> str:
     return "" if np.isfinite(array).all() else f"{int((~np.isfinite(array)).sum())} not finite"
 
 

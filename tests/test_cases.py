@@ -1,0 +1,78 @@
+"""The table of cases is complete, and its numbers are fit to tell right from wrong."""
+
+import itertools
+from collections import defaultdict
+
+import numpy as np
+
+from rnnzoo.conformance.cases import SIZES, Case, cases, quick_cases, topologies
+from rnnzoo.conformance.checks import CHECKS, items
+from rnnzoo.conformance.numbers import float64
+from rnnzoo.conformance.oracle import Oracle
+from rnnzoo.spec.definitions import load_variant
+
+
+def _factors(case: Case) -> dict[str, str]:
+    spec = case.spec
+    values = {name: getattr(spec, name) for name in ("variant", "nonlinearity", "bias", "merge")}
+    values |= {"sequences": case.sequences, "initial": case.initial, "sizes": case.sizes[:2]}
+    return {name: str(value) for name, value in values.items()}
+
+
+def test_the_product_of_variant_nonlinearity_bias_and_merge_is_complete():
+    found = {(c.spec.variant, c.spec.nonlinearity, c.spec.bias, c.spec.merge) for c in cases() if c.spec.is_core}
+    assert found == {tuple(row.values()) for row in topologies()} and len(found) == 2 * 4 * 3 * 1 + 2 * 4 * 3 * 4
+
+
+def test_every_pair_of_values_of_two_factors_occurs():
+    core = [_factors(case) for case in cases() if case.spec.is_core]
+    values = defaultdict(set)
+    for row in core:
+        for name, value in row.items():
+            values[name].add(value)
+    seen = {(a, row[a], b, row[b]) for row in core for a, b in itertools.combinations(values, 2)}
+    for a, b in itertools.combinations(values, 2):
+        for x, y in itertools.product(values[a], values[b]):
+            impossible = a == "variant" and b == "merge" and len(load_variant(x).directions) == 1 and y != "concat"
+            assert impossible or (a, x, b, y) in seen, f"no case with {a} {x} and {b} {y}"
+
+
+def test_quick_cases_touch_every_value():
+    all_values, quick_values = (
+        {(n, v) for c in table for n, v in _factors(c).items()} for table in (cases(), quick_cases())
+    )
+    assert quick_values == all_values and len(quick_cases()) < len(cases()) / 5
+
+
+def test_names_are_unique():
+    names = [item.name for item in items()]
+    assert len(names) == len(set(names))
+
+
+def test_every_check_has_items():
+    for quick in (False, True):
+        assert {item.check for item in items(quick=quick)} == set(CHECKS)
+
+
+def test_sizes_are_all_different_but_where_one_row_or_step_is_the_point():
+    for sizes in SIZES:
+        assert len({sizes.B, sizes.T, sizes.I, sizes.H}) == 4, sizes
+
+
+def test_weights_are_distinct_and_not_zero():
+    for case in cases():
+        numbers = np.concatenate([array.ravel() for array in case.weights.values()])
+        assert np.unique(numbers).size == numbers.size and np.all(numbers != 0), case.name
+
+
+def test_no_relu_meets_an_exact_zero():
+    for case in cases():
+        if case.spec.nonlinearity == "relu":
+            oracle = Oracle(case.spec, case.weights, float64())
+            oracle.run(case.checked)
+            assert oracle.ties == 0, case.name
+
+
+def test_lengths_are_uneven_and_one_row_has_no_valid_step():
+    rows = [case.checked.mask.sum(axis=1) for case in cases() if case.sequences == "lengths" and case.sizes.B > 2]
+    assert rows and all(0 in lengths and len(set(lengths)) > 1 for lengths in rows)
