@@ -1,0 +1,144 @@
+"""What a training config may hold: one dataclass a config group, from which Hydra takes keys, types and common values.
+
+The files in `conf/` say what an option changes. A task suggests sizes and rates, and the other groups refer to
+them; so every one of them can be overridden in its own place. The schemas are stored under the group
+`hydra/rnnzoo`, as groups outside `hydra` are offered as choices.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, SI
+
+from ..spec.backend import BUILT_IN, backend_names
+
+SCHEMAS = "hydra/rnnzoo"
+
+
+@dataclass
+class LearningRates:
+    """A rate for each optimizer."""
+
+    adam: float = MISSING
+    sgd: float = MISSING
+
+
+@dataclass
+class Suggested:
+    """What a task suggests to the other groups."""
+
+    hidden_size: int = MISSING
+    batch_size: int = MISSING
+    epochs: int = MISSING
+    clip: float | None = MISSING
+    learning_rate: LearningRates = field(default_factory=LearningRates)
+
+
+@dataclass
+class DigitsConfig:
+    """`data`: an .npz file of your own with the arrays inputs, targets and, where they differ, lengths."""
+
+    name: str = "digits"
+    data: str | None = None
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
+class CharLMConfig:
+    """`text`: a UTF-8 file of your own, else Python's help topics; `window`: steps between two updates."""
+
+    name: str = "char_lm"
+    text: str | None = None
+    window: int = 64
+    embedding_size: int = 64
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
+class ModelConfig:
+    """The fields of a `ModelSpec` that a task leaves open."""
+
+    variant: str = MISSING
+    hidden_size: int = SI("${task.suggested.hidden_size}")
+    num_layers: int = MISSING
+    nonlinearity: str = "tanh"
+    bias: str = "single"
+    merge: str = "concat"
+    cell: str = "rnn"
+    initializer: str = "torch"
+
+
+@dataclass
+class BackendConfig:
+    """`numpy`, `torch`, `tf`, an installed one's name, or `package.module:OBJECT`."""
+
+    name: str = MISSING
+
+
+@dataclass
+class AdamConfig:
+    """The fields of `spec.training.Adam`."""
+
+    kind: str = "adam"
+    learning_rate: float = MISSING
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+@dataclass
+class SGDConfig:
+    """The fields of `spec.training.SGD`."""
+
+    kind: str = "sgd"
+    learning_rate: float = MISSING
+    momentum: float = 0.0
+
+
+@dataclass
+class TrainerConfig:
+    """How long, on how much at once, and how exactly.
+
+    Attributes:
+        epochs: passes over the training data; not read where `steps` is given.
+        steps: updates, or None.
+        clip: largest gradient; None for no clipping.
+        clip_kind: `global_norm` or `value`.
+        seed: of the initial weights and of the order of the batches; a task's split is always the same.
+        evaluate_every: updates between two evaluations; None for one at the end of each epoch.
+        progress: a progress bar where standard error is a terminal.
+    """
+
+    epochs: int | None = MISSING
+    steps: int | None = None
+    batch_size: int = MISSING
+    clip: float | None = None
+    clip_kind: str = "global_norm"
+    seed: int = 0
+    dtype: str = "float32"
+    evaluate_every: int | None = None
+    progress: bool = True
+
+
+@dataclass
+class Config:
+    """A whole training config. `task` and `optimizer` have one of the types above."""
+
+    task: Any = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    optimizer: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+def register(backends: list[str]) -> None:
+    """Give Hydra the schemas, and an option of the group `backend` for each backend that has no file there."""
+    store = ConfigStore.instance()
+    schemas = {
+        "config": Config, "digits": DigitsConfig, "char_lm": CharLMConfig, "adam": AdamConfig, "sgd": SGDConfig,
+    }  # fmt: skip
+    for name, schema in schemas.items():
+        store.store(group=SCHEMAS, name=name, node=schema)
+    for name in {*backend_names(), *backends} - set(BUILT_IN):
+        store.store(group="backend", name=name, node={"name": name})

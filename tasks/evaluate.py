@@ -1,0 +1,34 @@
+"""A checkpoint on the test data of the task it was trained on, in any backend."""
+
+from typing import Any
+
+from ..spec.backend import Contents, load_backend
+from ..spec.errors import UnsupportedError
+from ..spec.parameters import weights_dtype
+from .task import Evaluation, task_of
+
+
+def evaluate(contents: Contents, backend_name: str, **overrides: Any) -> Evaluation:
+    """Rebuild the test data that the provenance names, and run the weights on them in that backend.
+
+    Args:
+        contents: of a file that `rnnzoo train` wrote, or that was converted from one.
+        backend_name: as for `load_backend`.
+        overrides: settings of the task with other values, such as `text=FILE` or `data=FILE`.
+
+    Raises:
+        FileError: the file names no task, or the data have changed since.
+        RnnZooError: the backend cannot be used, or other data do not fit the model.
+    """
+    task = task_of(contents, overrides)
+    return task.evaluate(load_backend(backend_name), built(contents, backend_name))
+
+
+def built(contents: Contents, backend_name: str) -> Any:
+    """The file's model in that backend. Raises BackendError, UnsupportedError or WeightError."""
+    backend = load_backend(backend_name)
+    if reason := backend.supports(contents.spec):
+        raise UnsupportedError(f"backend {backend_name!r}: {reason}")
+    model = backend.build(contents.spec, seed=0, dtype=weights_dtype(contents.weights))
+    backend.from_spec(model, contents.weights)
+    return model

@@ -1,0 +1,174 @@
+"""What a task is: data, a metric and the parts of a model around the recurrent core, the same for every backend."""
+
+import hashlib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spec.backend import Contents
+from ..spec.errors import BackendError, FileError, SpecError, listed
+from ..spec.model import Embedding, Head, ModelSpec
+from ..spec.training import Batch, Loss
+
+Array = NDArray[Any]
+TASKS: Mapping[str, str] = {"digits": ".digits:Digits", "char_lm": ".char_lm:CharLM"}
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """The fields of a `ModelSpec` that the data decides."""
+
+    input_size: int
+    head: Head
+    embedding: Embedding | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a task's test data.
+
+    Attributes:
+        metric: the name of the task's own metric.
+        metrics: all of them by name, that one first.
+        predictions: the class of the largest score for each test example; for a language model, for each character.
+        baseline: the metric of something simple fitted on the same training data.
+        baseline_name: what that is.
+    """
+
+    metric: str
+    metrics: Mapping[str, float]
+    predictions: NDArray[np.int64]
+    baseline: float
+    baseline_name: str
+
+    @property
+    def value(self) -> float:
+        """The task's own metric."""
+        return self.metrics[self.metric]
+
+    def text(self) -> str:
+        """One line for a person."""
+        found = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        return f"{found} ({self.baseline_name}: {self.metric} {self.baseline:.4f}), {len(self.predictions)} predictions"
+
+
+class Task(Protocol):
+    """A task knows no framework: it makes batches of NumPy arrays, and evaluates through `backend.run`."""
+
+    name: str
+    metric: str
+    loss: Loss
+
+    @property
+    def parts(self) -> ModelParts: ...
+
+    def settings(self) -> dict[str, Any]:
+        """Plain data from which `load_task` makes this task again; it stands in a checkpoint's provenance."""
+        ...
+
+    def reason_against(self, spec: ModelSpec) -> str | None:
+        """Why a model makes no sense here, or None."""
+        ...
+
+    def steps_per_epoch(self, batch_size: int) -> int: ...
+
+    def epoch(self, number: int, batch_size: int, seed: int) -> Iterator[Batch]:
+        """The batches of an epoch, numbered from 1: the same ones in the same order for every backend."""
+        ...
+
+    def evaluate(self, backend: Any, model: Any) -> Evaluation: ...
+
+
+def load_task(settings: Mapping[str, Any]) -> Task:
+    """The task that the settings name and describe. Raises SpecError, FileError or BackendError."""
+    name = str(settings.get("name"))
+    if name not in TASKS:
+        raise SpecError(f"task: expected one of {listed(TASKS)}, got {name!r}")
+    module, _, attribute = TASKS[name].partition(":")
+    kind = getattr(importlib.import_module(module, __package__), attribute)
+    given = {str(key): value for key, value in settings.items() if key != "name"}
+    if unknown := set(given) - set(signature(kind).parameters):
+        raise SpecError(f"task {name}: no setting {listed(unknown)}; known are {listed(signature(kind).parameters)}")
+    task: Task = kind(**given)
+    return task
+
+
+def task_of(contents: Contents, overrides: Mapping[str, Any], where: str = "this file") -> Task:
+    """The task that a checkpoint was trained on, with other data where an override names some.
+
+    Raises:
+        FileError: the provenance names no task, or its data have changed since.
+        SpecError: the task has no such setting.
+    """
+    recorded = contents.provenance.get("task")
+    if not isinstance(recorded, Mapping):
+        raise FileError(f"{where}: its provenance names no task; expected a checkpoint that 'rnnzoo train' wrote")
+    settings = {**recorded, **overrides}
+    if overrides:
+        settings["sha256"] = overrides.get("sha256")  # other data have another hash
+    return load_task(settings)
+
+
+def model_spec(task: Task, fields: Mapping[str, Any]) -> ModelSpec:
+    """A model for the task: its parts, and the config's `model` group.
+
+    Raises:
+        SpecError: a field is out of its range, or the model makes no sense for the task.
+    """
+    parts = task.parts
+    spec = ModelSpec(input_size=parts.input_size, embedding=parts.embedding, head=parts.head, **fields)
+    if reason := task.reason_against(spec):
+        raise SpecError(f"task {task.name}: {reason}")
+    return spec
+
+
+def needed(module: str, package: str) -> ModuleType:
+    """A module of the extra `tasks`. Raises BackendError, naming the extra, where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
+            raise
+        raise BackendError(f"the package {package!r} is not installed; run: pip install 'rnnzoo[tasks]'") from error
+
+
+def check_unchanged(what: str, found: str, recorded: str | None, way_out: str) -> None:
+    """Raises FileError when a recorded SHA-256 is not the one of the data found now."""
+    if recorded not in (None, found):
+        raise FileError(f"{what}: expected SHA-256 {str(recorded)[:12]}..., got {found[:12]}...; {way_out}")
+
+
+def file_path(name: str, text: object) -> Path | None:
+    """The absolute path that a setting names, or None. Raises SpecError or FileError."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise SpecError(f"task {name}: expected the path of a file, got {text!r}")
+    path = Path(text).expanduser().absolute()
+    if not path.is_file():
+        raise FileError(f"{path}: no such file" if not path.exists() else f"{path}: expected a file, got a folder")
+    return path
+
+
+def sha256_of(*arrays: Array) -> str:
+    """SHA-256 over dtype, shape and values of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def log_softmax(scores: Array) -> NDArray[np.float64]:
+    """log softmax over the last axis, in float64."""
+    shifted = scores.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted

@@ -1,0 +1,201 @@
+"""The character language model: its text, its streams, its baseline, its metric, and the text it writes."""
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnzoo.spec import Contents, initial_weights, load, load_backend
+from rnnzoo.spec.errors import FileError, InputError, SpecError
+from rnnzoo.tasks import char_lm
+from rnnzoo.tasks.char_lm import CharLM
+from rnnzoo.tasks.evaluate import evaluate
+from rnnzoo.tasks.markov import Markov
+from rnnzoo.tasks.sample import sample
+from rnnzoo.tasks.task import model_spec
+from rnnzoo.tasks.train import main
+
+BACKENDS = {"numpy": "numpy", "torch": "torch", "tf": "tensorflow"}
+SIZES = {"variant": "stacked_rnn", "hidden_size": 6, "num_layers": 2}
+
+
+def brackets(lines: int) -> str:
+    """Lines that end in the bracket, mirrored, that they begin with: what three characters cannot tell."""
+    draw = random.Random(3)
+    words = ["red", "green", "blue", "grey", "white"]
+    pairs = [draw.choice(["()", "[]", "{}", "<>"]) for _ in range(lines)]
+    return "".join(f"{a}{draw.choice(words)} {draw.choice(words)}{b}\n" for a, b in pairs)
+
+
+def written(folder: Path, text: str) -> str:
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    return str(folder / "text.txt")
+
+
+def contents_of(task: CharLM, seed: int = 1) -> Contents:
+    spec = model_spec(task, SIZES)
+    return Contents(spec, initial_weights(spec, seed), {"task": task.settings()})
+
+
+def test_without_a_file_the_text_is_pythons_topics() -> None:
+    from pydoc_data.topics import topics
+
+    task = CharLM()
+    assert task.text == "".join(topics[name] for name in sorted(topics))
+    assert task.settings()["sha256"] == hashlib.sha256(task.text.encode()).hexdigest()
+    assert task.alphabet == "".join(sorted(set(task.text)))
+
+
+def test_targets_are_the_next_characters_and_streams_continue(tmp_path: Path) -> None:
+    text = "".join(chr(0x4E00 + i) for i in range(203))
+    task = CharLM(written(tmp_path, text), window=7)
+    batches = list(task.epoch(1, 5, 0))
+    assert task.held_out == 183 and len(batches) == task.steps_per_epoch(5) == 36 // 7
+    assert [batch.continues for batch in batches] == [False, True, True, True, True]
+    inputs = np.concatenate([batch.inputs for batch in batches], axis=1)  # (5, 35)
+    targets = np.concatenate([batch.targets for batch in batches], axis=1)
+    assert np.array_equal(inputs, 36 * np.arange(5)[:, None] + np.arange(35))
+    assert np.array_equal(targets, inputs + 1) and targets.max() < task.held_out
+
+
+def test_evaluation_in_streams_is_that_of_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams that begin early enough predict as one that reads all, and no held-out character is lost."""
+    monkeypatch.setattr(char_lm, "EVALUATION_STREAMS", 3)
+    monkeypatch.setattr(char_lm, "EVALUATION_WINDOW", 5)
+    monkeypatch.setattr(char_lm, "WARM_UP", 400)
+    task, backend = CharLM(written(tmp_path, brackets(40))), load_backend("numpy")
+    model = backend.build(model_spec(task, SIZES), dtype="float64")
+    tokens = np.array([task.alphabet.index(c) for c in task.text])
+    scores = backend.run(model, tokens[None, :-1]).scores[0, task.held_out - 1 :]
+    p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    true = tokens[task.held_out :]
+    evaluation = task.evaluate(backend, model)
+    assert abs(evaluation.value + np.log2(p[np.arange(len(p)), true]).mean()) < 1e-9
+    assert np.array_equal(evaluation.predictions, p.argmax(axis=1))
+    assert evaluation.metrics["accuracy"] == np.mean(p.argmax(axis=1) == true)
+
+
+def test_the_baseline_gives_probabilities() -> None:
+    text = brackets(30)
+    alphabet = sorted({*text, "never seen"[0], "%"})
+    model = Markov(text, len(alphabet))
+    for context in ("", "(", "red", "(red g", "%%%"):
+        probabilities = [model.probability(context, character) for character in alphabet]
+        assert min(probabilities) > 0 and abs(sum(probabilities) - 1) < 1e-12
+
+
+def test_the_baseline_counts_as_kneser_and_ney() -> None:
+    """By hand, order 1, on "abacab": n(ab) = 2, n(ba) = n(ac) = n(ca) = 1; before a stand {b, c}, b {a}, c {a}."""
+    model = Markov("abacab", 3, order=1)
+    high, low = 3 / (3 + 2 * 1), 2 / (2 + 2 * 1)
+    p_b = (1 - low) / 4 + low * 3 / 4 / 3
+    assert model.probability("a", "b") == pytest.approx((2 - high) / 3 + high * 2 / 3 * p_b, rel=1e-14)
+
+
+def test_the_baseline_is_strong_on_a_text_it_can_know() -> None:
+    text = "abcde" * 100
+    assert Markov(text[:400], 5).bits(text, 400) < 0.01
+    assert Markov("abcd", 8).bits("zz", 0) == 3  # nothing seen, nothing known: one of 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"\xff" * 200, "expected UTF-8 text, got other bytes at 0"), (b"short", "at least 100 characters, got 5")],
+)
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "text").write_bytes(text)
+    with pytest.raises(FileError, match=message):
+        CharLM(str(tmp_path / "text"))
+
+
+def test_a_text_too_short_for_its_streams_is_refused(tmp_path: Path) -> None:
+    task = CharLM(written(tmp_path, brackets(20)), window=50)
+    with pytest.raises(InputError, match=r"too few for trainer\.batch_size = 16 streams with windows of 50 steps"):
+        task.steps_per_epoch(16)
+    with pytest.raises(SpecError, match=r"task\.window: expected an integer of at least 1, got 0"):
+        CharLM(window=0)
+
+
+def test_a_changed_text_and_unknown_characters_are_refused(tmp_path: Path) -> None:
+    contents = contents_of(CharLM(written(tmp_path, brackets(40))))
+    evaluate(contents, "numpy")
+    other = tmp_path / "other.txt"
+    other.write_text("(red blue)\n" * 20, encoding="utf-8")
+    assert evaluate(contents, "numpy", text=str(other)).value > 0
+    written(tmp_path, brackets(41))
+    with pytest.raises(FileError, match=r"SHA-256.*name the text that the model was trained on, with text=FILE"):
+        evaluate(contents, "numpy")
+    other.write_text("(red ~ blue)\n" * 20, encoding="utf-8")
+    with pytest.raises(InputError, match=r"1 characters are not in the model's alphabet of .*: '~'"):
+        evaluate(contents, "numpy", text=str(other))
+
+
+def test_sampling_follows_its_seed_its_temperature_and_its_seed_text(tmp_path: Path) -> None:
+    contents = contents_of(CharLM(written(tmp_path, brackets(40))))
+    first = sample(contents, "numpy", length=60, seed=4)
+    assert len(first) == 60 and first == sample(contents, "numpy", length=60, seed=4)
+    assert first != sample(contents, "numpy", length=60, seed=5)
+    assert first != sample(contents, "numpy", length=60, seed=4, seed_text="(red")
+    assert first != sample(contents, "numpy", length=60, seed=4, temperature=0.1)
+    cold = sample(contents, "numpy", length=60, seed=4, temperature=0)
+    assert cold == sample(contents, "numpy", length=60, seed=9, temperature=0)
+
+
+def test_sampling_carries_the_state(tmp_path: Path) -> None:
+    """What is written greedily is what a run over all of it would predict at each place."""
+    task, backend = CharLM(written(tmp_path, brackets(40))), load_backend("numpy")
+    contents = contents_of(task, seed=2)
+    draw = np.random.default_rng(8)  # weights so large that every prediction depends on the whole past
+    weights = {name: draw.normal(size=a.shape).astype(a.dtype) for name, a in contents.weights.items()}
+    contents = contents._replace(weights=weights)
+    text = "<blue" + sample(contents, "numpy", length=30, temperature=0, seed_text="<blue")
+    model = backend.build(contents.spec)
+    backend.from_spec(model, weights)
+    scores = backend.run(model, [[task.alphabet.index(c) for c in text]]).scores[0]
+    assert "".join(task.alphabet[token] for token in scores.argmax(axis=1)[4:-1]) == text[5:]
+    assert len(set(text[5:])) > 2
+
+
+def test_sampling_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    contents = contents_of(CharLM(written(tmp_path, brackets(40))))
+    for options, error in (
+        ({"length": 0}, "length: expected an integer of at least 1"),
+        ({"temperature": -1.0}, "temperature: expected a number in"),
+        ({"seed": -1}, "seed: expected an integer"),
+        ({"seed_text": "(né"}, "seed text: 1 characters are not in the model's alphabet.*'é'"),
+    ):
+        with pytest.raises((SpecError, InputError), match=error):
+            sample(contents, "numpy", **options)  # type: ignore[arg-type]
+    with pytest.raises(FileError, match="expected a checkpoint of 'rnnzoo train task=char_lm'"):
+        sample(contents._replace(provenance={}), "numpy")
+
+
+def trained(folder: Path, *arguments: Any) -> Contents:
+    assert main(["task=char_lm", f"hydra.run.dir={folder}", "trainer.progress=false", *arguments]) == 0
+    return load(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_learns_what_three_characters_cannot_tell(tmp_path: Path, name: str) -> None:
+    pytest.importorskip(BACKENDS[name])
+    text = written(tmp_path, brackets(2000))
+    contents = trained(
+        tmp_path / "run", f"backend={name}", f"task.text={text}", "task.window=32", "task.embedding_size=8",
+        "model=simple_rnn", "model.hidden_size=48", "trainer.epochs=3", "optimizer.learning_rate=0.01",
+    )  # fmt: skip
+    found = contents.provenance
+    assert found["metrics"]["bits_per_character"] < found["baseline"] - 0.05
+    again = evaluate(contents, "numpy")
+    assert abs(again.value - found["metrics"]["bits_per_character"]) < 1e-4
+    assert sample(contents, name, length=40, seed=2) == sample(contents, "numpy", length=40, seed=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BACKENDS)
+def test_by_default_every_backend_beats_the_baseline_on_pythons_topics(tmp_path: Path, name: str) -> None:
+    pytest.importorskip(BACKENDS[name])
+    found = trained(tmp_path / "run", f"backend={name}").provenance
+    assert found["metrics"]["bits_per_character"] < found["baseline"] - 0.03

@@ -1,0 +1,113 @@
+"""What all tasks share: settings, refusals, a checkpoint's way back to its data, and what importing them loads."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnzoo.spec import Contents, ModelSpec, initial_weights
+from rnnzoo.spec.errors import BackendError, FileError, InputError, SpecError, WeightError
+from rnnzoo.tasks.evaluate import evaluate
+from rnnzoo.tasks.task import load_task, log_softmax, model_spec, task_of
+
+FIELDS = {"variant": "bi_rnn", "hidden_size": 5}
+
+
+def digits_contents(**provenance: Any) -> Contents:
+    task = load_task({"name": "digits"})
+    spec = model_spec(task, FIELDS)
+    return Contents(spec, initial_weights(spec, 3), {"task": task.settings(), **provenance})
+
+
+def test_a_task_is_made_again_from_its_settings() -> None:
+    for name in ("digits", "char_lm"):
+        task = load_task({"name": name})
+        again = load_task(task.settings())
+        assert again.settings() == task.settings() and again.parts == task.parts
+
+
+def test_an_unknown_task_or_setting_is_refused_by_name() -> None:
+    with pytest.raises(SpecError, match=r"'char_lm', 'digits', got 'poetry'"):
+        load_task({"name": "poetry"})
+    with pytest.raises(SpecError, match=r"digits: no setting 'text'; known are 'data'"):
+        load_task({"name": "digits", "text": "x"})
+
+
+def test_a_model_takes_its_sizes_from_the_task_and_the_rest_from_the_config() -> None:
+    spec = model_spec(load_task({"name": "digits"}), {**FIELDS, "merge": "sum", "initializer": "irnn"})
+    assert (spec.input_size, spec.hidden_size, spec.merge) == (8, 5, "sum")
+    assert spec.head is not None and (spec.head.size, spec.head.reads) == (10, "final")
+
+
+@pytest.mark.parametrize("variant", ["bi_rnn", "stacked_bi_rnn"])
+def test_a_language_model_must_not_read_backward(variant: str) -> None:
+    fields = {"variant": variant, "hidden_size": 5, "num_layers": 2 if "stacked" in variant else 1}
+    with pytest.raises(SpecError, match=f"char_lm: {variant} reads backward.*take simple_rnn or stacked_rnn"):
+        model_spec(load_task({"name": "char_lm"}), fields)
+
+
+def test_evaluation_finds_the_task_in_the_provenance() -> None:
+    evaluation = evaluate(digits_contents(), "numpy")
+    assert evaluation.value == evaluation.metrics["accuracy"] < 0.5
+    assert evaluation.predictions.shape == (359,)
+    assert "accuracy" in evaluation.text() and "359 predictions" in evaluation.text()
+
+
+def test_a_file_without_a_task_cannot_be_evaluated() -> None:
+    contents = digits_contents()._replace(provenance={})
+    with pytest.raises(FileError, match="names no task; expected a checkpoint that 'rnnzoo train' wrote"):
+        evaluate(contents, "numpy")
+
+
+def test_data_that_changed_since_the_training_are_refused() -> None:
+    contents = digits_contents()
+    changed = {**contents.provenance["task"], "sha256": "0" * 64}
+    with pytest.raises(FileError, match=r"SHA-256 000000000000\.\.\., got"):
+        task_of(contents._replace(provenance={"task": changed}), {})
+
+
+def test_other_data_of_another_width_do_not_fit_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "other.npz"
+    np.savez(path, inputs=np.ones((6, 4, 3)), targets=np.arange(6))
+    with pytest.raises(InputError, match=r"\(B, T, 8\)"):
+        evaluate(digits_contents(), "numpy", data=str(path))
+
+
+def test_weights_that_do_not_fit_their_spec_are_refused() -> None:
+    contents = digits_contents()
+    other = initial_weights(ModelSpec("simple_rnn", 8, 5), 0)
+    with pytest.raises(WeightError, match="missing"):
+        evaluate(contents._replace(weights=other), "numpy")
+
+
+def test_log_softmax_stands_large_scores() -> None:
+    found = log_softmax(np.array([[1e4, 1e4, -1e4]], np.float32))
+    assert np.allclose(found, [[-np.log(2), -np.log(2), -2e4 - np.log(2)]], rtol=1e-12)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = importlib.import_module
+
+    def without(name: str, package: str | None = None) -> Any:
+        if name.partition(".")[0] == "sklearn":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return imported(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(BackendError, match=r"'scikit-learn' is not installed; run: pip install 'rnnzoo\[tasks\]'"):
+        load_task({"name": "digits"})
+
+
+def test_importing_the_tasks_loads_no_framework_and_no_data_package(
+    fresh_python: Callable[..., CompletedProcess[str]],
+) -> None:
+    names = ("task", "digits", "char_lm", "markov", "configs", "completion", "loop", "train", "evaluate", "sample")
+    done = fresh_python(
+        f"import sys; {'; '.join(f'import rnnzoo.tasks.{name}' for name in names)}\n"
+        "print(sorted({'torch', 'tensorflow', 'keras', 'sklearn', 'tqdm', 'pydoc_data.topics'} & set(sys.modules)))"
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -1,0 +1,311 @@
+"""`rnnzoo train`: configs, overrides, sweeps, a run's folder, refusals without a traceback, tab completion."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from rnnzoo.numpy_impl.backend import BACKEND
+from rnnzoo.spec import initial_weights, load, load_backend
+from rnnzoo.tasks.completion import SCRIPTS, complete
+from rnnzoo.tasks.evaluate import evaluate
+from rnnzoo.tasks.train import main
+
+SHORT = ["backend=numpy", "model.hidden_size=6", "trainer.steps=3"]
+FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "tf": "tensorflow"}
+
+Composed = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def composed(capsys: pytest.CaptureFixture[str]) -> Composed:
+    def compose(*arguments: str) -> dict[str, Any]:
+        assert main([*arguments, "--cfg", "job", "--resolve"]) == 0
+        found = yaml.safe_load(capsys.readouterr().out)
+        assert isinstance(found, dict)
+        return found
+
+    return compose
+
+
+def test_a_task_chooses_a_model_and_sizes_and_an_override_wins(composed: Composed) -> None:
+    digits, text = composed(), composed("task=char_lm")
+    assert (digits["model"]["variant"], text["model"]["variant"]) == ("stacked_bi_rnn", "stacked_rnn")
+    for config in (digits, text):
+        suggested = config["task"]["suggested"]
+        assert config["model"]["hidden_size"] == suggested["hidden_size"]
+        assert config["trainer"]["epochs"] == suggested["epochs"]
+        assert config["optimizer"]["learning_rate"] == suggested["learning_rate"]["adam"]
+    changed = composed("task=char_lm", "model=simple_rnn", "model.hidden_size=7", "optimizer=sgd")
+    assert (changed["model"]["variant"], changed["model"]["num_layers"], changed["model"]["hidden_size"]) == (
+        "simple_rnn", 1, 7,
+    )  # fmt: skip
+    assert changed["optimizer"]["learning_rate"] == changed["task"]["suggested"]["learning_rate"]["sgd"]
+
+
+def test_a_model_file_of_ones_own_wins_over_what_the_task_suggests(tmp_path: Path, composed: Composed) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "wide.yaml").write_text("variant: bi_rnn\nnum_layers: 1\nhidden_size: 99\n")
+    assert composed("--config-dir", "mine", "model=wide")["model"]["hidden_size"] == 99
+
+
+def test_a_run_leaves_its_config_metrics_and_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "trainer.evaluate_every=2", "trainer.seed=5", "hydra.run.dir=here"]) == 0
+    out = capsys.readouterr()
+    assert out.err == "" and out.out.count("\n") == 1 and "accuracy" in out.out and out.out.endswith("here\n")
+    assert sorted(path.name for path in Path("here").iterdir()) == [
+        ".hydra", "config.yaml", "metrics.jsonl", "model.safetensors",
+    ]  # fmt: skip
+    config = yaml.safe_load(Path("here/config.yaml").read_text())
+    assert (config["model"]["hidden_size"], config["optimizer"]["learning_rate"]) == (6, 0.003)
+    lines = [json.loads(line) for line in Path("here/metrics.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["step"]) for line in lines] == [
+        ("update", 1), ("update", 2), ("evaluation", 2), ("update", 3), ("evaluation", 3), ("summary", 3),
+    ]  # fmt: skip
+    assert all(line["loss"] > 0 and line["gradient_norm"] > 0 for line in lines if line["event"] == "update")
+    contents = load(Path("here/model.safetensors"))
+    assert contents.provenance["steps"] == 3 and contents.provenance["trainer"]["seed"] == 5
+    assert contents.provenance["task"]["name"] == "digits"
+    assert evaluate(contents, "numpy").metrics == contents.provenance["metrics"]
+    assert lines[-1]["accuracy"] == lines[-2]["accuracy"] == contents.provenance["metrics"]["accuracy"]
+
+
+def test_by_default_runs_go_to_a_folder_of_their_own() -> None:
+    assert main(SHORT) == main(SHORT) == 0
+    assert [path.name for path in Path().iterdir()] == ["runs"]
+    assert len(list(Path("runs/digits").glob("*/model.safetensors"))) == 2
+
+
+def test_the_same_seed_gives_the_same_checkpoint_and_another_does_not() -> None:
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert main([*SHORT, f"trainer.seed={seed}", f"hydra.run.dir={folder}"]) == 0
+    a, b, c = (Path(folder, "model.safetensors").read_bytes() for folder in "abc")
+    assert a == b != c
+    assert main([*SHORT, "trainer.seed=2", "optimizer.learning_rate=0", "hydra.run.dir=still"]) == 0
+    still = load(Path("still/model.safetensors"))
+    for name, array in initial_weights(still.spec, 2).items():
+        assert np.array_equal(still.weights[name], array), name
+
+
+def test_every_backend_is_given_the_same_batches() -> None:
+    losses = {}
+    for name, framework in FRAMEWORKS.items():
+        pytest.importorskip(framework)
+        folder = Path(name)
+        options = [f"backend={name}", "trainer.dtype=float64", "optimizer=sgd", f"hydra.run.dir={folder}"]
+        assert main([*SHORT, *options]) == 0
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses[name] = [line["loss"] for line in lines if line["event"] == "update"]
+    for name, found in losses.items():
+        assert np.abs(np.subtract(found, losses["numpy"])).max() < 1e-12, name
+
+
+def test_steps_take_the_place_of_epochs_and_clipping_can_be_off() -> None:
+    options = ["backend=numpy", "model.hidden_size=4", "trainer.batch_size=500", "trainer.clip=null"]
+    assert main([*options, "trainer.epochs=2", "hydra.run.dir=epochs"]) == 0
+    assert main([*options, "trainer.steps=4", "hydra.run.dir=steps"]) == 0
+    found = {name: load(Path(name, "model.safetensors")).provenance for name in ("epochs", "steps")}
+    assert (found["epochs"]["steps"], found["steps"]["steps"]) == (6, 4)
+    assert found["steps"]["training"]["clip"] is None
+
+
+def test_a_sweep_runs_every_combination_and_ends_with_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    variants = ["simple_rnn", "bi_rnn", "stacked_rnn", "stacked_bi_rnn"]
+    for framework in FRAMEWORKS.values():
+        pytest.importorskip(framework)
+    sweep = [f"backend={','.join(FRAMEWORKS)}", f"model={','.join(variants)}", "hydra.sweep.dir=all"]
+    assert main(["-m", "trainer.steps=1", "model.hidden_size=4", *sweep]) == 0
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert table[0].split()[:5] == ["task", "model", "backend", "metric", "value"]
+    expected = [["digits", variant, name] for name in FRAMEWORKS for variant in variants]
+    assert [line.split()[:3] for line in table[1:]] == expected
+    assert len(list(Path("all").glob("*/model.safetensors"))) == 12
+
+
+def test_a_sweep_goes_on_after_a_job_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["task=char_lm", "trainer.steps=1", "model.hidden_size=4", "backend=numpy", "hydra.sweep.dir=all"]
+    assert main(["-m", *options, "model=bi_rnn,simple_rnn"]) == 2
+    out = capsys.readouterr()
+    assert "char_lm simple_rnn numpy: bits_per_character" in out.out
+    assert "model=bi_rnn" in out.err and "reads backward" in out.err and "Traceback" not in out.err
+
+
+def test_a_backend_of_ones_own_is_named_by_its_object() -> None:
+    name = "rnnzoo.numpy_impl.backend:BACKEND"
+    assert load_backend(name) is BACKEND
+    assert main([*SHORT[1:], f"backend={name}", "hydra.run.dir=own"]) == 0
+    assert load(Path("own/model.safetensors")).provenance["backend"] == name
+
+
+REFUSALS = [
+    (["task.foo=1"], "Key 'foo' not in 'DigitsConfig'"),
+    (["+task.foo=1"], "digits: no setting 'foo'"),
+    (["bogus=1"], "Could not override 'bogus'"),
+    (["task.text=x"], "Could not override 'task.text'"),
+    (["trainer.epochs=many"], "Value 'many' of type 'str' could not be converted to Integer"),
+    (["model=lstm"], "Could not find 'model/lstm'"),
+    (["task=poetry"], "Could not find 'task/poetry'"),
+    (["backend=mxnet"], "Could not find 'backend/mxnet'"),
+    (["backend=no.such:THING"], "cannot load 'no.such:THING'"),
+    (["model.variant=tree_rnn"], "expected one of 'bi_rnn'"),
+    (["model.hidden_size=${nowhere}"], "Interpolation key 'nowhere' not found"),
+    (["model.num_layers=1"], "stacked_bi_rnn has at least 2 layers, got 1"),
+    (["model.bias=triple"], "bias: expected one of"),
+    (["model.initializer=ones"], "initializer: expected one of"),
+    (["optimizer.learning_rate=-1"], "learning_rate: expected a number"),
+    (["optimizer.kind=lion"], "unknown kind 'lion'"),
+    (["trainer.batch_size=0"], "trainer.batch_size: expected an integer of at least 1, got 0"),
+    (["trainer.epochs=null"], "trainer.epochs: expected an integer"),
+    (["trainer.steps=0"], "trainer.steps: expected an integer"),
+    (["trainer.evaluate_every=0"], "trainer.evaluate_every: expected an integer"),
+    (["trainer.clip=-2"], "clip maximum: expected a number"),
+    (["trainer.clip_kind=norm"], "trainer.clip_kind: expected one of 'global_norm', 'value', got 'norm'"),
+    (["trainer.dtype=float16"], "dtype: expected one of"),
+    (["trainer.seed=-1"], "seed: expected an integer of at least 0"),
+    (["task.data=nothing.npz"], "nothing.npz: no such file"),
+    (["task=char_lm", "task.text=nothing.txt"], "nothing.txt: no such file"),
+    (["task=char_lm", "model=bi_rnn"], "take simple_rnn or stacked_rnn"),
+    (["hydra.run.dir=file/run"], "file/run"),
+    (["a=b=c"], "mismatched input"),
+    (["--run", "--multirun"], "Only one of"),
+    (["--resolve"], "can only be used in conjunction"),
+    (["--nonsense"], "unrecognized arguments: --nonsense"),
+    (["--config-name=other"], "Cannot find primary config 'other'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSALS, ids=[" ".join(row[0]) for row in REFUSALS])
+def test_bad_input_gets_one_message_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("")
+    argv = list(sys.argv)
+    assert main(["backend=numpy", *arguments]) == 2
+    out = capsys.readouterr()
+    assert message in out.err
+    assert not any(noise in out.err for noise in ("Traceback", "HYDRA_FULL_ERROR", "Error executing job"))
+    assert out.out == "" and not list(Path().glob("**/model.safetensors")) and not list(Path().glob("**/metrics.jsonl"))
+    assert sys.argv == argv and "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_folder_that_holds_a_checkpoint_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "hydra.run.dir=here"]) == 0
+    before = {name: Path("here", name).read_bytes() for name in ("model.safetensors", "metrics.jsonl", "config.yaml")}
+    assert main([*SHORT, "trainer.seed=1", "hydra.run.dir=here"]) == 2
+    assert "exists already; name another folder with hydra.run.dir=FOLDER" in capsys.readouterr().err
+    assert before == {name: Path("here", name).read_bytes() for name in before}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["model.nonlinearity=identity", "optimizer=sgd", "optimizer.learning_rate=1e9", "trainer.clip=null"]
+    assert main([*SHORT, "trainer.steps=50", *options, "hydra.run.dir=here"]) == 1
+    err = capsys.readouterr().err
+    assert "expected finite numbers; the run stopped" in err and "optimizer.learning_rate" in err
+    assert not Path("here/model.safetensors").exists()
+    assert all("NaN" not in line for line in Path("here/metrics.jsonl").read_text().splitlines())
+
+
+def test_help_names_the_groups_and_starts_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for line in ("task: char_lm, digits", "model: bi_rnn, simple_rnn, stacked_bi_rnn, stacked_rnn", "optimizer: adam"):
+        assert line in out
+    assert "hydra/rnnzoo" not in out and not list(Path().iterdir())
+
+
+def test_a_mistake_of_ours_still_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rnnzoo.tasks.train.train", lambda *_: [][1])
+    with pytest.raises(IndexError):
+        main([*SHORT, "hydra.run.dir=here"])
+
+
+def test_configs_are_found_from_any_folder_in_a_fresh_process(
+    fresh_python: Callable[..., CompletedProcess[str]],
+) -> None:
+    done = fresh_python(
+        "import sys; from rnnzoo.tasks.train import main; code = main(['backend=numpy', '--cfg', 'job'])\n"
+        "print(code, sorted({'torch', 'tensorflow', 'sklearn'} & set(sys.modules)))"
+    )
+    assert done.stdout.endswith("0 []\n") and "variant: stacked_bi_rnn" in done.stdout and done.stderr == ""
+
+
+def query(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert main(["-sc", "query=bash"]) == 0
+    return capsys.readouterr().out.split()
+
+
+def test_tab_completion_knows_groups_options_and_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line, expected in (
+        ("rnnzoo train ta", ["task.", "task="]),
+        ("rnnzoo train task=", ["task=char_lm", "task=digits"]),
+        ("/usr/bin/rnnzoo train task=char_lm model=stacked", ["model=stacked_bi_rnn", "model=stacked_rnn"]),
+        ("rnnzoo train -m backend=t", ["backend=tf", "backend=torch"]),
+        ("rnnzoo train task=char_lm task.win", ["task.window="]),
+        ("rnnzoo train trainer.cl", ["trainer.clip=", "trainer.clip_kind="]),
+    ):
+        assert query(line, capsys, monkeypatch) == expected
+
+
+def test_completion_scripts_are_printed_for_every_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, scripts in SCRIPTS.items():
+        for shell, script in scripts.items():
+            assert main(["-sc", f"{command}={shell}"]) == 0
+            assert capsys.readouterr().out == script
+    assert not complete(["task=digits"])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize("breaks", [" =:", " "])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("rnnzoo train task=dig", {" =:": "digits", " ": "task=digits"}),
+        ("rnnzoo train model=simple_rnn backend=n", {" =:": "numpy", " ": "backend=numpy"}),
+        ("rnnzoo train optimizer.le", {" =:": "optimizer.learning_rate=", " ": "optimizer.learning_rate="}),
+        ("rnnzoo inspect task=dig", {" =:": "", " ": ""}),
+    ],
+)
+def test_bash_completes_what_stands_before_the_cursor(
+    tmp_path: Path, line: str, expected: dict[str, str], breaks: str
+) -> None:
+    program = tmp_path / "bin" / "rnnzoo"
+    program.parent.mkdir()
+    code = "import sys; from rnnzoo.tasks.train import main; sys.exit(main(sys.argv[2:]))"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -c "{code}" "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(rnnzoo train -sc install=bash)"; complete -p rnnzoo >/dev/null || exit 1\n'
+        f"COMP_WORDBREAKS='{breaks}'; COMP_LINE='{line} rest'; COMP_POINT={len(line)}\n"
+        '_rnnzoo_train; printf "%s" "${COMPREPLY[*]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (expected[breaks], "")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_by_default_the_digits_are_read_with_97_percent(name: str) -> None:
+    pytest.importorskip(FRAMEWORKS[name])
+    assert main([f"backend={name}", "model=stacked_bi_rnn", "hydra.run.dir=here"]) == 0
+    assert load(Path("here/model.safetensors")).provenance["metrics"]["accuracy"] >= 0.97
