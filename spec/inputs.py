@@ -74,7 +74,7 @@ def checked_mask(batch: int, steps: int, lengths: ArrayLike | None, mask: ArrayL
             raise InputError(f"lengths: expected values from 0 to T = {steps}, got {array.min()} to {array.max()}")
         valid = np.arange(steps) < array[:, None]
     elif mask is not None:
-        valid = np.asarray(as_array("mask", mask), order="C")  # frameworks refuse flipped views
+        valid = as_array("mask", mask)
         if valid.shape != (batch, steps) or valid.dtype != np.bool_:
             raise InputError(f"mask: expected bool of shape {(batch, steps)}, got {valid.dtype} of shape {valid.shape}")
     else:
@@ -148,9 +148,13 @@ def state_gradients(spec: ModelSpec, gradients: States) -> States:
 
 
 def as_array(where: str, given: ArrayLike) -> Array:
-    """The array that nested lists or a tensor stand for. Raises InputError where they stand for none."""
+    """The array that nested lists or a tensor stand for. Raises InputError where they stand for none.
+
+    A flipped view is copied, as torch takes none.
+    """
     try:
-        return np.asarray(given)
+        array = np.asarray(given)
+        return array.copy() if any(stride < 0 for stride in array.strides) else array
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{where}: expected an array, got a {type(given).__name__}: {error}") from error
 
@@ -160,7 +164,7 @@ def numbers(where: str, given: ArrayLike, dtype: str) -> Array:
     array = as_array(where, given)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{where}: expected real numbers, got dtype {array.dtype}")
-    return np.asarray(array, dtype, order="C")
+    return np.asarray(array, dtype)
 
 
 def _shaped(where: str, array: Array, shape: tuple[int, ...]) -> Array:

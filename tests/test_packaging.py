@@ -29,6 +29,7 @@ OWN_FILES = {
         "arguments.py",  # Keras calls layers with shapes and values that are known only later
         "graphs.py",  # TensorFlow traces a call into a graph before it is fast
         "optimizers.py",  # users hand them to `fit`
+        "streaming.py",  # a step of a Keras layer runs as a graph of its own
         "hdf5.py",  # Keras' files are HDF5 in a zip, to be read without trusting them
     },
 }

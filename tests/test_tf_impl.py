@@ -1,0 +1,557 @@
+"""What is particular to TensorFlow and Keras; what all backends share is in the conformance suite."""
+
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rnnzoo.conformance.bounds import allowed
+from rnnzoo.spec import (
+    SGD,
+    Adam,
+    Batch,
+    ClipByGlobalNorm,
+    Contents,
+    Context,
+    CrossEntropy,
+    Embedding,
+    Head,
+    MeanSquaredError,
+    ModelSpec,
+    TrainingSpec,
+    load_backend,
+)
+from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
+from rnnzoo.tf_impl import Recurrent, SequenceModel, optimizers
+from rnnzoo.tf_impl.training import Trainer
+
+# Keras 3.15 hands its variables to NumPy 2.4 in the old way when it saves them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+B, T, I, H, O = 4, 6, 3, 5, 2  # noqa: E741
+LENGTHS = np.array([6, 0, 4, 1])
+VALID = np.arange(T) < LENGTHS[:, None]
+CORE = ModelSpec("stacked_bi_rnn", I, H, 2, bias="double")
+LABELLER = ModelSpec("stacked_bi_rnn", I, H, 2, head=Head(O))
+LABELLER_CORE = ModelSpec("stacked_bi_rnn", I, H, 2)
+CLASSIFIER = ModelSpec("bi_rnn", I, H, embedding=Embedding(7), head=Head(O, reads="final"))
+STREAMING = ModelSpec("stacked_rnn", I, H, 2, embedding=Embedding(7), head=Head(O))
+CAPTIONER = ModelSpec("stacked_rnn", I, H, 2, head=Head(O), context=Context(8))
+
+
+def assert_close(got: Any, expected: Any, dtype: str = "float64") -> None:
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= allowed(dtype, np.abs(expected).max())
+
+
+def steps(seed: int = 0, shape: tuple[int, ...] = (B, T, I), dtype: str = "float64") -> Any:
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def tokens(seed: int = 0, shape: tuple[int, ...] = (B, T)) -> Any:
+    return np.random.default_rng(seed).integers(1, 7, shape)
+
+
+def states(spec: ModelSpec = CORE, batch: int = B, dtype: str = "float64") -> Any:
+    return steps(9, (spec.num_layers * spec.num_directions, batch, H), dtype)
+
+
+# Against Keras' own layers
+
+
+def test_without_a_mask_it_is_keras_simple_rnn() -> None:
+    ours = Recurrent(ModelSpec("simple_rnn", I, H), seed=3, dtype="float64", return_state=True)
+    theirs = keras.layers.SimpleRNN(H, return_sequences=True, return_state=True, dtype="float64")
+    theirs.build((B, T, I))
+    theirs.set_weights(ours.get_weights())
+    outputs, state = ours(steps(), initial_state=states(ours.spec))
+    their_outputs, their_state = theirs(steps(), initial_state=tf.constant(states(ours.spec)[0]))
+    assert_close(outputs, their_outputs)
+    assert_close(state[0], their_state)
+
+
+@pytest.mark.parametrize(("merge", "theirs"), [("concat", "concat"), ("average", "ave"), ("multiply", "mul")])
+def test_with_a_mask_it_is_keras_bidirectional(merge: str, theirs: str) -> None:
+    ours = Recurrent(ModelSpec("bi_rnn", I, H, merge=merge, nonlinearity="sigmoid"), seed=3, dtype="float64")
+    layer = keras.layers.SimpleRNN(H, activation="sigmoid", return_sequences=True, dtype="float64")
+    both = keras.layers.Bidirectional(layer, merge_mode=theirs, dtype="float64")
+    both.build((B, T, I))
+    both.set_weights(ours.get_weights())
+    left_padded = VALID[:, ::-1]
+    assert_close(ours(steps(), mask=left_padded), both(steps(), mask=tf.constant(left_padded)))
+
+
+# Keras objects
+
+
+def test_mask_of_an_embedding_reaches_the_layer_and_those_above() -> None:
+    words = np.where(VALID, tokens(), 0)
+    embedding = keras.layers.Embedding(7, I, mask_zero=True)
+    layer = Recurrent(LABELLER_CORE, seed=1)
+    model = keras.Sequential([embedding, layer, keras.layers.GlobalAveragePooling1D()])
+    pooled = model(words).numpy()
+    outputs = layer(embedding(words).numpy(), lengths=LENGTHS).numpy()
+    counts = np.maximum(LENGTHS, 1)[:, None]
+    valid_rows = LENGTHS > 0
+    assert_close(pooled[valid_rows], (outputs.sum(1) / counts)[valid_rows], "float32")
+    assert not outputs[~VALID].any()
+
+
+def test_functional_model_with_initial_state_keeps_the_mask() -> None:
+    words, start = keras.Input((None,), dtype="int64"), keras.Input((B, H), batch_size=4)
+    embedded = keras.layers.Embedding(7, I, mask_zero=True, name="words")(words)
+    outputs, final = Recurrent(LABELLER_CORE, seed=1, return_state=True)(embedded, initial_state=start)
+    assert outputs.shape == (None, None, 2 * H) and final.shape == (4, None, H)
+    model = keras.Model([words, start], [outputs, final])
+    initial = states(dtype="float32")
+    got = model([np.where(VALID, tokens(), 0), initial])
+    layer = next(layer for layer in model.layers if isinstance(layer, Recurrent))
+    expected = layer(model.get_layer("words")(tokens()).numpy(), lengths=LENGTHS, initial_state=initial)
+    assert_close(got[0], expected[0], "float32")
+    assert_close(got[1], expected[1], "float32")
+
+
+def test_lengths_and_a_mask_are_refused() -> None:
+    embedding, layer = keras.layers.Embedding(7, I, mask_zero=True), Recurrent(LABELLER_CORE)
+    with pytest.raises(InputError, match="got both"):
+        layer(embedding(tokens()), lengths=LENGTHS)
+    with pytest.raises(InputError, match=r"from 0 to T = 6, got \[7, 0, 1, 2\]"):
+        layer(steps(), lengths=np.array([7, 0, 1, 2]))
+    with pytest.raises(InputError, match=r"expected shape \(B, T, 3\)"):
+        layer(steps(shape=(B, T, 2)))
+    with pytest.raises(InputError, match=r"state h: expected shape \(4, None, 5\)"):
+        layer(steps(), initial_state=np.zeros((1, B, H)))
+
+
+def test_saved_model_file_gives_the_model_back(tmp_path: Path) -> None:
+    for spec, x in ((CORE, steps()), (LABELLER, steps()), (CLASSIFIER, tokens())):
+        model = SequenceModel(spec, seed=4, dtype="float64")
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert type(again) is SequenceModel and again.spec == spec and again.dtype == "float64" and again.seed == 4
+        assert np.array_equal(again(x), model(x))
+
+
+def test_functional_model_with_our_layer_is_saved_and_cloned(tmp_path: Path) -> None:
+    inputs = keras.Input((None, I), dtype="float64")
+    model = keras.Model(inputs, Recurrent(CORE, seed=2, dtype="float64")(inputs))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.array_equal(again(steps()), model(steps()))
+    assert np.array_equal(keras.models.clone_model(model)(steps()), model(steps()))
+    own = SequenceModel(LABELLER, seed=2, dtype="float64")
+    assert np.array_equal(keras.models.clone_model(own)(steps()), own(steps()))
+
+
+@pytest.mark.filterwarnings("ignore")  # of Keras' export, about its own internals
+@pytest.mark.parametrize("spec", [LABELLER, CLASSIFIER, CAPTIONER], ids=lambda spec: spec.variant)
+def test_exported_model_takes_any_batch_and_length(spec: ModelSpec, tmp_path: Path) -> None:
+    model = SequenceModel(spec, seed=5, dtype="float64")
+    model.export(tmp_path / "exported", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    for batch, length in ((4, 6), (2, 9)):
+        x = tokens(1, (batch, length)) if spec.embedding else steps(1, (batch, length, I))
+        arguments = [x] + ([steps(2, (batch, 8))] if spec.context else [])
+        expected = model(x, context=arguments[1]) if spec.context else model(x)
+        assert_close(loaded.serve(*(tf.constant(a) for a in arguments)), expected)
+
+
+def test_graph_of_dynamic_shape_is_traced_once_and_agrees_with_eager_and_xla() -> None:
+    model = SequenceModel(LABELLER, seed=6, dtype="float64")
+    traces = []
+
+    def loss_and_gradients(x: Any, lengths: Any) -> Any:
+        traces.append(x.shape)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(model(x, lengths=lengths) ** 2)
+        return [loss, *tape.gradient(loss, [x, *(v.value for v in model.trainable_variables)])]
+
+    signature = [tf.TensorSpec([None, None, I], tf.float64), tf.TensorSpec([None], tf.int64)]
+    graph = tf.function(loss_and_gradients, input_signature=signature)
+    compiled = tf.function(loss_and_gradients, jit_compile=True)
+    for batch, length in ((4, 6), (2, 9)):
+        x, lengths = tf.constant(steps(1, (batch, length, I))), tf.constant(LENGTHS[-batch:])
+        expected = loss_and_gradients(x, lengths)
+        for other in (graph, compiled) if batch == 4 else (graph,):
+            for got, wanted in zip(other(x, lengths), expected, strict=True):
+                assert_close(got, wanted)
+    assert traces.count(tf.TensorShape([None, None, I])) == 1
+
+
+def test_nan_in_padding_reaches_neither_outputs_nor_gradients() -> None:
+    layer = Recurrent(CORE, seed=7, dtype="float64")
+    clean = np.where(VALID[..., None], steps(), 0.0)
+
+    def outputs_and_gradients(x: Any) -> Any:
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, lengths=LENGTHS)
+        return outputs, *tape.gradient(outputs, [x, *(v.value for v in layer.weights)])
+
+    dirty = outputs_and_gradients(np.where(VALID[..., None], clean, np.nan))
+    for got, expected in zip(dirty, outputs_and_gradients(clean), strict=True):
+        assert np.array_equal(got, expected)
+    assert not dirty[1].numpy()[~VALID].any() and dirty[1].numpy()[VALID].all()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_gradients_of_gradients_are_right(graph: bool) -> None:
+    layer = Recurrent(ModelSpec("bi_rnn", I, H, bias="double"), seed=8, dtype="float64")
+    x, direction, kernel = tf.constant(steps()), steps(3), layer.weights[1].value
+
+    def slope(x: Any) -> Any:
+        """Of the loss along a direction of the inputs: a function of first gradients."""
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, mask=VALID) ** 3)
+        return tf.reduce_sum(tape.gradient(loss, x) * direction)
+
+    def second(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = slope(x)
+        return tape.gradient(value, [x, kernel])
+
+    by_x, by_kernel = (tf.function(second) if graph else second)(x)
+    epsilon, ahead, aside = 1e-4, steps(4), steps(5, kernel.shape)
+    difference = (slope(x + epsilon * ahead) - slope(x - epsilon * ahead)) / (2 * epsilon)
+    assert abs(difference - tf.reduce_sum(by_x * ahead)) < 1e-6 * abs(difference)
+    before = kernel.numpy()
+    values = []
+    for sign in (1, -1):
+        kernel.assign(before + sign * epsilon * aside)
+        values.append(slope(x))
+    difference = (values[0] - values[1]) / (2 * epsilon)
+    assert abs(difference - tf.reduce_sum(by_kernel * aside)) < 1e-6 * abs(difference)
+
+
+def test_cell_of_two_gates_and_two_states_fits_in(toy_cell: Callable[[str], None]) -> None:
+    toy_cell("numpy_impl")
+    toy_cell("tf_impl")
+    spec = ModelSpec("stacked_bi_rnn", I, H, 2, bias="double", cell="toy", head=Head(O, reads="final"))
+    arguments = {"lengths": LENGTHS, "initial_state": {"c": states(), "h": states()[::-1]}}
+    found = []
+    for name in ("tf", "numpy"):
+        backend = load_backend(name)
+        model = backend.build(spec, 3, "float64")
+        result = backend.run(model, steps(), **arguments)
+        gradients = backend.gradients(model, steps(), result.outputs, result.final_states, result.scores, **arguments)
+        found.append({"outputs": result.outputs, "scores": result.scores, **result.final_states, **gradients})
+    assert set(found[0]) == set(found[1]) and "initial_state.h" in found[0]
+    for name in found[1]:
+        assert_close(found[0][name], found[1][name])
+    core = Recurrent(ModelSpec("stacked_rnn", I, H, 2, cell="toy"), dtype="float64", return_state=True)
+    outputs, final = core(steps())
+    y, state = core.step(steps()[:, 0])
+    for t in range(1, T):
+        y, state = core.step(steps()[:, t], state)
+    assert_close(y, outputs[:, -1])
+    assert_close(state["c"], final["c"])
+
+
+def test_streaming_steps_are_the_run() -> None:
+    for spec, x in ((STREAMING, tokens()), (ModelSpec("simple_rnn", I, H), steps())):
+        model = load_backend("tf").build(spec, 3, "float64")
+        result = load_backend("tf").run(model, x, initial_state=states(spec))
+        found, state = [], tf.constant(states(spec))
+        for t in range(T):
+            y, state = model.step(x[:, t], state)
+            found.append(y)
+        assert_close(np.stack(found, 1), result.outputs if result.scores is None else result.scores)
+        assert_close(state, result.final_state)
+    with pytest.raises(SpecError, match="reads backward"):
+        Recurrent(CORE).step(steps()[:, 0])
+
+
+def test_context_starts_a_stream() -> None:
+    model, context = SequenceModel(CAPTIONER, seed=3, dtype="float64"), steps(2, (B, 8))
+    y, _ = model.step(steps()[:, 0], model.initial_state(context))
+    assert_close(y, model(steps()[:, :1], context=context)[:, 0])
+    with pytest.raises(InputError, match="exactly one"):
+        model(steps())
+
+
+def test_building_leaves_every_global_random_state_alone() -> None:
+    def draws(build: bool) -> list[Any]:
+        keras.utils.set_random_seed(11)
+        tf.random.set_global_generator(tf.random.Generator.from_seed(11))
+        if build:
+            for spec in (CORE, CAPTIONER, CLASSIFIER):
+                load_backend("tf").build(spec)
+        found = [random.random(), np.random.rand(), tf.random.uniform([]), keras.random.uniform([])]
+        return [float(x) for x in [*found, tf.random.get_global_generator().uniform([])]]
+
+    assert draws(build=True) == draws(build=False)
+
+
+def test_mixed_precision_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="mixed_bfloat16"):
+        Recurrent(CORE, dtype="mixed_bfloat16")
+    with pytest.raises(WeightError, match="float16"):
+        Recurrent(CORE, dtype="float16")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with pytest.raises(UnsupportedError, match="global policy 'mixed_float16'"):
+            SequenceModel(LABELLER)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_float64_is_float64_throughout() -> None:
+    model = SequenceModel(CAPTIONER, dtype="float64")
+    results = model(steps(), context=steps(2, (B, 8)), return_state=True)
+    assert {t.dtype for t in [*results, *(v.value for v in model.weights)]} == {tf.float64}
+    assert keras.config.floatx() == "float32"
+
+
+# Training
+
+
+def test_learning_rate_is_exact() -> None:
+    for optimizer in (optimizers.SGD(0.1), optimizers.Adam(0.1), optimizers.SGD(lambda: 0.1)):
+        variable = keras.Variable(1.0, dtype="float64")
+        optimizer.build([variable])
+        optimizer.apply([tf.constant(1.0, tf.float64)])
+        expected = 0.9 if isinstance(optimizer, optimizers.SGD) else 1 - 0.1 / (1 + 1e-8)
+        assert abs(float(variable.numpy()) - expected) < 2e-16
+    for optimizer in (optimizers.SGD(0.1, 0.9, name="mine"), optimizers.Adam(0.1, beta2=0.99, clipnorm=2.0)):
+        assert type(optimizer).from_config(optimizer.get_config()).get_config() == optimizer.get_config()
+        assert optimizer.get_config()["learning_rate"] == 0.1
+
+
+def fitted(model: SequenceModel, optimizer: Any, x: Any, y: Any, **options: Any) -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=model.dtype)
+    model.compile(optimizer=optimizer, loss=loss, **options)
+    model.fit(x, y, batch_size=len(x), epochs=3, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "optimizer", "jit"),
+    [
+        (SGD(0.1, 0.9), lambda: optimizers.SGD(0.1, 0.9, global_clipnorm=0.2), False),
+        (Adam(0.01), lambda: optimizers.Adam(0.01, global_clipnorm=0.2), False),
+        (Adam(0.01), lambda: optimizers.Adam(0.01, global_clipnorm=0.2), True),
+    ],
+)
+def test_fit_is_the_trainer(rule: Any, optimizer: Callable[[], Any], jit: bool) -> None:
+    model, twin = (SequenceModel(CLASSIFIER, seed=2, dtype="float64") for _ in range(2))
+    x, y = tokens(), np.array([0, 1, 1, 0])
+    fitted(model, optimizer(), x, y, jit_compile=jit)
+    trainer = Trainer(twin, TrainingSpec(CrossEntropy(), rule, ClipByGlobalNorm(0.2)))
+    for _ in range(3):
+        trainer.step(Batch(x, y))
+    for got, expected in zip(model.get_weights(), twin.get_weights(), strict=True):
+        assert_close(got, expected)
+
+
+def test_schedule_of_the_learning_rate_is_honoured() -> None:
+    rates = [0.1, 0.01, 0.3]
+    model, twin = (SequenceModel(CLASSIFIER, seed=2, dtype="float64") for _ in range(2))
+    x, y = tokens(), np.array([0, 1, 1, 0])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+    model.compile(optimizer=optimizers.SGD(1.0, 0.9), loss=loss)
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
+    model.fit(x, y, batch_size=B, epochs=3, shuffle=False, verbose=0, callbacks=[schedule])
+    optimizer = optimizers.SGD(1.0, 0.9)
+    for rate in rates:
+        optimizer.learning_rate = rate
+        with tf.GradientTape() as tape:
+            value = loss(tf.constant(y), twin(x))
+        variables = twin.trainable_variables
+        optimizer.apply(tape.gradient(value, [v.value for v in variables]), variables)
+    for got, expected in zip(model.get_weights(), twin.get_weights(), strict=True):
+        assert_close(got, expected)
+
+
+def test_compiled_model_continues_from_its_file(tmp_path: Path) -> None:
+    model = SequenceModel(CLASSIFIER, seed=2)  # float32: Keras forgets the dtype of a loss
+    x, y = tokens(), np.array([0, 1, 1, 0])
+    fitted(model, optimizers.SGD(0.1, 0.9), x, y)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        each.fit(x, y, batch_size=B, verbose=0)
+    assert type(again.optimizer) is optimizers.SGD
+    for got, expected in zip(again.get_weights(), model.get_weights(), strict=True):
+        assert_close(got, expected, "float32")
+
+
+def test_update_is_traced_once_for_all_batch_sizes_and_lengths() -> None:
+    trainer = Trainer(SequenceModel(STREAMING), TrainingSpec(CrossEntropy(), Adam(0.01)))
+    for batch, length in ((4, 6), (2, 9), (3, 1)):
+        trainer.step(Batch(tokens(0, (batch, length)), tokens(1, (batch, length)) % O))
+    assert len(trainer.graph.functions) == 1
+
+
+def test_trainer_state_is_numpys() -> None:
+    training = TrainingSpec(MeanSquaredError("sum"), Adam(0.01))
+    found = []
+    for name, other in (("tf", "numpy"), ("numpy", "tf")):
+        first, second = load_backend(name), load_backend(other)
+        model = first.build(STREAMING, 5, "float64")
+        trainer = first.trainer(model, training)
+        for _ in range(2):
+            trainer.step(Batch(tokens(), steps(3, (B, T, O)), lengths=LENGTHS))
+        moved = second.build(STREAMING, 6, "float64")
+        second.from_spec(moved, first.to_spec(model))
+        continued = second.trainer(moved, training)
+        continued.load_state(trainer.state())
+        continued.step(Batch(tokens(4), steps(5, (B, T, O)), continues=True))
+        found.append(second.to_spec(moved) | continued.state())
+    assert list(found[0]) == list(found[1])
+    for name in found[0]:
+        assert_close(found[0][name], found[1][name])
+
+
+def test_frozen_weights_are_refused_by_the_trainer() -> None:
+    model = SequenceModel(CLASSIFIER)
+    model.embedding.trainable = False
+    with pytest.raises(UnsupportedError, match=r"frozen 'embedding\.weight'"):
+        Trainer(model, TrainingSpec(CrossEntropy(), SGD(0.1)))
+
+
+# Files
+
+
+def contents(spec: ModelSpec = CLASSIFIER, dtype: str = "float64") -> Contents:
+    backend = load_backend("numpy")
+    return Contents(spec, backend.to_spec(backend.build(spec, 3, dtype)), {"by": "a test"})
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+@pytest.mark.parametrize("spec", [CORE, CLASSIFIER, CAPTIONER], ids=lambda spec: spec.variant)
+def test_files_hold_every_bit(spec: ModelSpec, name: str, tmp_path: Path) -> None:
+    files, path = load_backend("tf").files, tmp_path / name
+    for dtype in ("float32", "float64"):
+        written = contents(spec, dtype)
+        files.write(path, written)
+        again = files.read(path)
+        assert again.spec == spec and again.provenance == {"by": "a test"}
+        assert all(np.array_equal(again.weights[key], written.weights[key]) for key in written.weights)
+        assert {array.dtype.name for array in again.weights.values()} == {dtype}
+
+
+def test_written_files_are_keras_own(tmp_path: Path) -> None:
+    files, written = load_backend("tf").files, contents()
+    files.write(tmp_path / "model.keras", written)
+    files.write(tmp_path / "model.weights.h5", written)
+    model, other = keras.saving.load_model(tmp_path / "model.keras"), SequenceModel(CLASSIFIER, dtype="float64")
+    other.load_weights(tmp_path / "model.weights.h5")
+    for each in (model, other):
+        found = load_backend("tf").to_spec(each)
+        assert all(np.array_equal(found[key], written.weights[key]) for key in written.weights)
+
+
+def test_file_that_keras_saved_after_training_is_read(tmp_path: Path) -> None:
+    model = SequenceModel(CLASSIFIER, seed=2)
+    fitted(model, optimizers.Adam(0.1), tokens(), np.array([0, 1, 1, 0]))
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    files, expected = load_backend("tf").files, load_backend("tf").to_spec(model)
+    with pytest.raises(FileError, match="--spec FILE"):
+        files.read(tmp_path / "model.weights.h5")
+    for found in (files.read(tmp_path / "model.keras"), files.read(tmp_path / "model.weights.h5", CLASSIFIER)):
+        assert found.spec == CLASSIFIER
+        assert all(np.array_equal(found.weights[key], expected[key]) for key in expected)
+    with pytest.raises(WeightError, match="surplus"):
+        files.read(tmp_path / "model.weights.h5", CORE)
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_other_cells_are_refused_by_name(cell: str, tmp_path: Path) -> None:
+    layer = getattr(keras.layers, cell)(H, name="mystery")
+    model = keras.Sequential([keras.Input((None, I)), keras.layers.Bidirectional(layer, name="wrapped")])
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    for name in ("model.keras", "model.weights.h5"):
+        for spec in (None, CORE):
+            with pytest.raises(UnsupportedError, match=f"{cell} weights"):
+                load_backend("tf").files.read(tmp_path / name, spec)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_damaged_and_foreign_files_give_one_error(name: str, tmp_path: Path) -> None:
+    files, path = load_backend("tf").files, tmp_path / name
+    files.write(path, contents())
+    data = path.read_bytes()
+    middle = len(data) // 2
+    for damaged in (b"", b"no such format", data[:middle], data[:-30], data[:middle] + b"\0" * (len(data) - middle)):
+        path.write_bytes(damaged)
+        with pytest.raises(FileError, match=name):
+            files.read(path)
+    with pytest.raises(FileError, match="no such file"):
+        files.read(tmp_path / f"missing_{name}")
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("anything", "else")
+    with pytest.raises(FileError, match=r"model\.weights\.h5"):
+        files.read(tmp_path / "other.keras", CORE)
+
+
+def external_link(file: Any, group: Any, secret: Path) -> None:
+    del group["0"]
+    group["0"] = h5py.ExternalLink(str(secret), "/data")
+
+
+def soft_link(file: Any, group: Any, secret: Path) -> None:
+    file["elsewhere"] = group["0"][()]
+    del group["0"]
+    group["0"] = h5py.SoftLink("/elsewhere")
+
+
+def external_storage(file: Any, group: Any, secret: Path) -> None:
+    del group["0"]
+    group.create_dataset("0", (7, I), "f8", external=[(str(secret), 0, 7 * I * 8)])
+
+
+def huge_shape(file: Any, group: Any, secret: Path) -> None:
+    del group["0"]
+    group.create_dataset("0", (2**40, 2**20), "f8", chunks=(1, 1))
+
+
+@pytest.mark.parametrize("attack", [external_link, soft_link, external_storage, huge_shape])
+def test_hdf5_that_leads_out_of_the_file_is_refused(attack: Callable[..., None], tmp_path: Path) -> None:
+    path, secret = tmp_path / "model.weights.h5", tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["data"] = steps(0, (7, I))
+    load_backend("tf").files.write(path, contents())
+    with h5py.File(path, "a") as file:
+        attack(file, file["embedding/vars"], secret)
+    with pytest.raises(FileError, match="embedding/vars/0"):
+        load_backend("tf").files.read(path)
+
+
+def test_member_of_impossible_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(2**27))
+    with pytest.raises(FileError, match="at most"):
+        load_backend("tf").files.read(path, CORE)
+
+
+# The process
+
+
+def test_other_keras_backends_are_refused(fresh_python: Any) -> None:
+    code = "from rnnzoo.spec import load_backend; load_backend('tf')"
+    done = fresh_python(code, KERAS_BACKEND="torch")
+    assert "expected Keras to run on tensorflow, got 'torch'; set KERAS_BACKEND=tensorflow" in done.stderr
+
+
+def test_loading_and_running_writes_nothing(fresh_python: Any) -> None:
+    done = fresh_python(
+        "from rnnzoo.spec import *; import numpy as np; backend = load_backend('tf');"
+        "backend.run(backend.build(ModelSpec('bi_rnn', 3, 5)), np.ones((2, 4, 3))); print('done')",
+        TF_CPP_MIN_LOG_LEVEL="",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -1,0 +1,97 @@
+"""What the Keras objects are given, checked: dtypes, masks and lengths, states (SPEC.md, 6 and 7).
+
+Shapes are checked where they are known; values only eagerly, as a graph cannot raise.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..spec.errors import InputError, UnsupportedError, listed
+from ..spec.model import ModelSpec
+from ..spec.parameters import check_dtype
+
+Tensor = Any
+Tensors = dict[str, Any]
+
+
+def checked_dtype(dtype: Any) -> str:
+    """`float32` or `float64` out of a name, a dtype or a Keras policy.
+
+    Raises:
+        UnsupportedError: mixed precision or quantization, of this policy or of Keras' global one.
+        WeightError: another dtype.
+    """
+    policy = keras.dtype_policies.get(getattr(dtype, "name", dtype) if not isinstance(dtype, dict) else dtype)
+    for where, found in (("dtype", policy), ("Keras' global policy", keras.config.dtype_policy())):
+        if found.compute_dtype != found.variable_dtype or found.quantization_mode is not None:
+            raise UnsupportedError(
+                f"{where} {found.name!r}: expected float32 or float64 throughout, got mixed precision; "
+                "build the model before keras.config.set_dtype_policy, or under the policy 'float32'"
+            )
+    return check_dtype(policy.name)
+
+
+def check_inputs(shape: Any, rank: int, spec: ModelSpec) -> None:
+    """Raises InputError unless what is known of the shape fits (B, T, I), or (B, T) for tokens."""
+    if len(shape) != rank or (rank == 3 and shape[2] not in (None, spec.input_size)):
+        wanted = f"(B, T, {spec.input_size})" if rank == 3 else "(B, T) tokens"
+        raise InputError(f"inputs: expected shape {wanted}, got {tuple(shape)}")
+
+
+def valid_steps(inputs: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+    """The mask (B, T) that lengths, a mask or the mask that Keras has put on the inputs stand for.
+
+    Raises:
+        InputError: there are lengths and a mask, a shape is wrong, or (eagerly) a length is outside 0 .. T.
+    """
+    mask = getattr(inputs, "_keras_mask", None) if mask is None else mask
+    if lengths is None:
+        if mask is None:
+            return None
+        mask = tf.cast(mask, tf.bool)
+        _check_shape("mask", mask, inputs.shape[:2])
+        return mask
+    if mask is not None:
+        raise InputError("lengths and mask: expected one of them, got both; lengths are the mask t < length")
+    lengths = tf.convert_to_tensor(lengths)
+    _check_shape("lengths", lengths, inputs.shape[:1])
+    if tf.executing_eagerly() and not (
+        0 <= int(tf.reduce_min(lengths)) <= int(tf.reduce_max(lengths)) <= inputs.shape[1]
+    ):
+        raise InputError(f"lengths: expected values from 0 to T = {inputs.shape[1]}, got {lengths.numpy().tolist()}")
+    return tf.range(tf.shape(inputs)[1], dtype=lengths.dtype) < lengths[:, None]
+
+
+def states_by_name(spec: ModelSpec, given: Any, batch: Tensor, dtype: str) -> Tensors:
+    """States (L*D, B, H) by name: zeros where none are given. Raises InputError."""
+    names, rows = spec.cell_definition.states, spec.num_layers * spec.num_directions
+    if given is None:
+        return {name: tf.zeros([rows, batch, spec.hidden_size], dtype) for name in names}
+    if not isinstance(given, Mapping):
+        if len(names) > 1:
+            raise InputError(f"state: cell {spec.cell} has the states {listed(names)}; give a dict with each of them")
+        given = {names[0]: given}
+    if set(given) != set(names):
+        raise InputError(f"state: expected the states {listed(names)}, got {listed(given)}")
+    states = {name: tf.convert_to_tensor(given[name], dtype) for name in names}
+    for name, state in states.items():
+        _check_shape(f"state {name}", state, (rows, None, spec.hidden_size))
+    return states
+
+
+def single_or_all(states: dict[str, Any]) -> Any:
+    """The only state itself, or the dict of several."""
+    return next(iter(states.values())) if len(states) == 1 else states
+
+
+def named_states(spec: ModelSpec, states: Any) -> Tensors:
+    """The states by name, whether there is one or a dict of several."""
+    return states if isinstance(states, dict) else {spec.cell_definition.states[0]: states}
+
+
+def _check_shape(where: str, tensor: Tensor, expected: Any) -> None:
+    if not tf.TensorShape(expected).is_compatible_with(tensor.shape):
+        raise InputError(f"{where}: expected shape {tuple(expected)}, got {tuple(tensor.shape)}")

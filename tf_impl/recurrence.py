@@ -1,0 +1,196 @@
+"""The loop over time, forward and backward in time order: one direction of one layer (SPEC.md, 3 and 6).
+
+It owns the product with the recurrent kernel, the mask and the order of the steps; the cell is elementwise.
+A backward direction is the same loop over flipped series. Each loop is one graph for every B, T and H, traced
+once in a process, so that eager calls run a graph too.
+
+Arguments stand in a dict: `p` (T, B, G*H), `recurrent_kernel` (H, G*H), `initial.{state}` (B, H) each, and where
+there are any, `recurrent_bias` (G*H,) and `mask` (T, B, 1).
+"""
+
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from ..spec.model import ModelSpec
+from .cells import load_cell
+from .nonlinearities import NONLINEARITIES, Nonlinearity
+
+Tensor = Any
+Tensors = dict[str, Any]
+
+
+class Step(NamedTuple):
+    """What a step computes: the names of the cell's states and of its output, its code, and the nonlinearity."""
+
+    states: tuple[str, ...]
+    output: str
+    code: ModuleType
+    nonlinearity: str
+
+    @property
+    def f(self) -> Nonlinearity:
+        return NONLINEARITIES[self.nonlinearity]
+
+
+def step_of(spec: ModelSpec) -> Step:
+    """The step of a model's cell. Raises UnsupportedError when this backend lacks the cell."""
+    cell = spec.cell_definition
+    return Step(cell.states, cell.output, load_cell(cell.name), spec.nonlinearity)
+
+
+def run(step: Step, arguments: Tensors) -> tuple[Tensor, Tensors]:
+    """Outputs (T, B, H) and final states (B, H) by name.
+
+    The gradients are those of `backward`; gradients of gradients are TensorFlow's own, of the plain loop.
+    """
+    loop = _loop(step, arguments["p"].dtype.name, "recurrent_bias" in arguments, "mask" in arguments)
+    constant = {name: value for name, value in arguments.items() if name == "mask"}
+    names = [name for name in arguments if name not in constant]
+
+    @tf.custom_gradient
+    def outputs_and_final(*values: Tensor) -> Any:
+        results, tape = loop.forward(dict(zip(names, values, strict=True)) | constant)
+
+        @tf.custom_gradient
+        def gradient(*values_and_cotangents: Tensor) -> Any:
+            given = dict(zip(names, values_and_cotangents, strict=False))
+            d_results = values_and_cotangents[len(names) :]
+            d_given = loop.backward(given | constant, tape, d_results)
+
+            def gradient_of_gradient(*cotangents: Tensor) -> Any:
+                d_d = loop.second(given, constant, d_results, dict(zip(names, cotangents, strict=True)))
+                return (*(d_d[0][name] for name in names), *d_d[1])
+
+            return tuple(d_given[name] for name in names), gradient_of_gradient
+
+        return results, lambda *d_results: gradient(*values, *d_results)
+
+    outputs, *final = outputs_and_final(*(arguments[name] for name in names))
+    return outputs, dict(zip(step.states, final, strict=True))
+
+
+def forward(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
+    """Outputs (T, B, H) and final states (B, H) in the cell's order; and the tape: what the backward loop reads again.
+
+    The tape has the states by name, (T+1, B, H), before the first step and after each; and `q` (T, B, G*H) where the
+    cell reads it again.
+    """
+    steps, keep = tf.shape(given["p"])[0], step.code.KEEPS_PROJECTIONS
+    p, mask = _series(given["p"]), _series(given.get("mask"))
+    initial = {name: given[f"initial.{name}"] for name in step.states}
+    kept = {name: _empty(given["p"].dtype, steps) for name in (*step.states, *(("q",) if keep else ()))}
+
+    def body(t: Tensor, states: Tensors, kept: Tensors) -> Any:
+        q = states[step.output] @ given["recurrent_kernel"]  # (B, G*H)
+        if "recurrent_bias" in given:
+            q += given["recurrent_bias"]
+        new = step.code.step(p.read(t), q, states, step.f)
+        if mask is not None:
+            new = {name: tf.where(mask.read(t), value, states[name]) for name, value in new.items()}
+        new = {name: new[name] for name in states}
+        written = new | ({"q": q} if keep else {})
+        return t + 1, new, {name: array.write(t, written[name]) for name, array in kept.items()}
+
+    _, final, kept = tf.while_loop(lambda t, *_: t < steps, body, (0, initial, kept))
+    after = {name: array.stack() for name, array in kept.items()}
+    outputs = after[step.output]
+    if mask is not None:
+        outputs = tf.where(given["mask"], outputs, tf.zeros([], outputs.dtype))
+    tape = {name: tf.concat([start[None], after[name]], 0) for name, start in initial.items()}
+    return (outputs, *(final[name] for name in step.states)), tape | ({"q": after["q"]} if keep else {})
+
+
+def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor, ...]) -> Tensors:
+    """Gradients of all arguments but the mask, by name, for cotangents of the outputs and of the final states."""
+    steps, keep, additive = tf.shape(given["p"])[0], step.code.KEEPS_PROJECTIONS, step.code.ADDITIVE
+    zero = tf.zeros([], given["p"].dtype)
+    d_outputs, mask = _series(d_results[0]), _series(given.get("mask"))
+    p, q = (_series(given["p"]), _series(tape["q"])) if keep else (None, None)
+    series = {name: _series(tape[name]) for name in step.states}
+
+    def body(t: Tensor, d_states: Tensors, written: Tensors) -> Any:
+        old, new = ({name: array.read(s) for name, array in series.items()} for s in (t, t + 1))
+        d_y = d_outputs.read(t) if mask is None else tf.where(mask.read(t), d_outputs.read(t), zero)
+        d_new = d_states | {step.output: d_states[step.output] + d_y}
+        d_p, d_q, d_old = step.code.step_gradient(
+            None if p is None else p.read(t), None if q is None else q.read(t), old, new, d_new, step.f
+        )
+        if mask is not None:
+            d_p, d_q = (tf.where(mask.read(t), d, zero) for d in (d_p, d_q))
+        d_h = tf.matmul(d_q, given["recurrent_kernel"], transpose_b=True)  # (B, H)
+        d_old = d_old | {step.output: d_h if d_old[step.output] is None else d_old[step.output] + d_h}
+        if mask is not None:
+            d_old = {name: tf.where(mask.read(t), d, d_states[name]) for name, d in d_old.items()}
+        projections = {"p": d_p} | ({} if additive else {"q": d_q})
+        return (
+            t - 1,
+            {name: d_old[name] for name in d_states},
+            {name: array.write(t, projections[name]) for name, array in written.items()},
+        )
+
+    empty = {name: _empty(zero.dtype, steps) for name in (("p",) if additive else ("p", "q"))}
+    d_final = dict(zip(step.states, d_results[1:], strict=True))
+    _, d_initial, written = tf.while_loop(lambda t, *_: t >= 0, body, (steps - 1, d_final, empty))
+    d_p = written["p"].stack()  # (T, B, G*H)
+    d_q = _flat(d_p if additive else written["q"].stack())  # (T*B, G*H)
+    gradients = {"p": d_p, **{f"initial.{name}": d for name, d in d_initial.items()}}
+    gradients["recurrent_kernel"] = tf.matmul(_flat(tape[step.output][:-1]), d_q, transpose_a=True)
+    if "recurrent_bias" in given:
+        gradients["recurrent_bias"] = tf.reduce_sum(d_q, 0)
+    return gradients
+
+
+def second(step: Step, given: Tensors, constant: Tensors, d_results: tuple[Tensor, ...], cotangents: Tensors) -> Any:
+    """Derivative of the gradients by the arguments and by the results' cotangents: TensorFlow's, of the plain loop."""
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        outer.watch([given, d_results])
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            inner.watch(given)
+            results, _ = forward(step, given | constant)
+        gradients = inner.gradient(results, given, list(d_results), tf.UnconnectedGradients.ZERO)
+    return outer.gradient(gradients, (given, d_results), cotangents, tf.UnconnectedGradients.ZERO)
+
+
+class _Loop(NamedTuple):
+    """The graphs of one step."""
+
+    forward: Any
+    backward: Any
+    second: Any
+
+
+@cache
+def _loop(step: Step, dtype: str, biased: bool, masked: bool) -> _Loop:
+    numbers = [tf.TensorSpec([None] * rank, dtype) for rank in range(4)]  # by rank
+    given = {"p": numbers[3], "recurrent_kernel": numbers[2], **{f"initial.{name}": numbers[2] for name in step.states}}
+    given |= {"recurrent_bias": numbers[1]} if biased else {}
+    given |= {"mask": tf.TensorSpec([None, None, 1], tf.bool)} if masked else {}
+    tape = dict.fromkeys((*step.states, *(("q",) if step.code.KEEPS_PROJECTIONS else ())), numbers[3])
+    d_results = (numbers[3], *(numbers[2] for _ in step.states))
+    return _Loop(
+        _graph(lambda given: forward(step, given), given),
+        _graph(lambda *arguments: backward(step, *arguments), given, tape, d_results),
+        tf.function(lambda *arguments: second(step, *arguments), reduce_retracing=True, autograph=False),
+    )
+
+
+def _graph(function: Callable[..., Any], *signature: Any) -> Any:
+    return tf.function(function, autograph=False).get_concrete_function(*signature)
+
+
+def _series(values: Tensor | None) -> Any:
+    if values is None:
+        return None
+    return tf.TensorArray(values.dtype, tf.shape(values)[0], clear_after_read=False).unstack(values)
+
+
+def _empty(dtype: Any, steps: Tensor) -> Any:
+    return tf.TensorArray(dtype, steps)
+
+
+def _flat(series: Tensor) -> Tensor:
+    return tf.reshape(series, [-1, tf.shape(series)[2]])  # (T*B, N)

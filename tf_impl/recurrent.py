@@ -1,0 +1,212 @@
+"""The recurrent core: layers, directions and merging, and the Keras layer `Recurrent` (SPEC.md, 4 to 6)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..spec.errors import SpecError, WeightError, listed
+from ..spec.model import ModelSpec
+from ..spec.parameters import initial_weights, parameters
+from . import recurrence, streaming
+from .arguments import check_inputs, checked_dtype, single_or_all, states_by_name, valid_steps
+from .graphs import Graph
+from .weights import from_spec, place, turned
+
+Tensor = Any
+Tensors = dict[str, Any]
+
+
+def forward(
+    spec: ModelSpec, weights: Mapping[str, Tensor], inputs: Tensor, mask: Tensor | None, initial: Tensors
+) -> tuple[Tensor, Tensors]:
+    """Outputs (B, T, F) and final states (L*D, B, H) by name.
+
+    weights as the layer names them; inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name.
+    """
+    x = tf.transpose(inputs, [1, 0, 2])  # (T, B, I)
+    valid = None if mask is None else tf.transpose(mask)[:, :, None]  # (T, B, 1)
+    if valid is not None:
+        x = tf.where(valid, x, tf.zeros([], x.dtype))
+    finals = []
+    for layer in range(spec.num_layers):
+        outputs, final = _layer(spec, weights, layer, x, valid, initial)
+        finals += final
+        x = merge(spec.merge, outputs)  # (T, B, F)
+    stacked = {name: tf.stack([final[name] for final in finals]) for name in initial}
+    return tf.transpose(x, [1, 0, 2]), stacked
+
+
+def _layer(
+    spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor, valid: Tensor | None, initial: Tensors
+) -> tuple[list[Tensor], list[Tensors]]:
+    """Of each direction the outputs (T, B, H), in time order, and the final states (B, H) by name."""
+    step = recurrence.step_of(spec)
+    projections = tf.split(_project(spec, weights, layer, x), spec.num_directions, axis=2)  # D times (T, B, G*H)
+    outputs, finals = [], []
+    for d, direction in enumerate(spec.directions):
+        prefix, index = f"layers.{layer}.{direction}.", layer * spec.num_directions + d
+        arguments = {"p": in_time_order(projections[d], direction)}
+        arguments["recurrent_kernel"] = weights[prefix + "recurrent_kernel"]
+        arguments |= {f"initial.{name}": states[index] for name, states in initial.items()}
+        if spec.bias == "double":
+            arguments["recurrent_bias"] = weights[prefix + "recurrent_bias"]
+        if valid is not None:
+            arguments["mask"] = in_time_order(valid, direction)
+        y, final = recurrence.run(step, arguments)
+        y.set_shape((*x.shape[:2], spec.hidden_size))  # a graph of any shape has lost what is known
+        for state in final.values():
+            state.set_shape((x.shape[1], spec.hidden_size))
+        outputs.append(in_time_order(y, direction))
+        finals.append(final)
+    return outputs, finals
+
+
+def _project(spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor) -> Tensor:
+    """The input projections of all steps and both directions as one product, (T, B, D*G*H)."""
+    kernel = _both(spec, weights, layer, "kernel")  # (I_l, D*G*H)
+    p = tf.reshape(x, [-1, spec.layer_input_size(layer)]) @ kernel
+    if spec.bias != "none":
+        p += _both(spec, weights, layer, "bias" if spec.bias == "single" else "input_bias")
+    return tf.reshape(p, [tf.shape(x)[0], tf.shape(x)[1], kernel.shape[1]])
+
+
+def _both(spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, name: str) -> Tensor:
+    parts = [weights[f"layers.{layer}.{direction}.{name}"] for direction in spec.directions]
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
+
+
+def in_time_order(series: Tensor, direction: str) -> Tensor:
+    """The series with its first axis flipped for the backward direction; its own inverse."""
+    return tf.reverse(series, [0]) if direction == "backward" else series
+
+
+def merge(kind: str, outputs: list[Tensor]) -> Tensor:
+    """The outputs of the directions made one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    forward, backward = outputs
+    if kind == "concat":
+        return tf.concat(outputs, axis=-1)
+    if kind == "multiply":
+        return forward * backward
+    return forward + backward if kind == "sum" else (forward + backward) * tf.constant(0.5, forward.dtype)
+
+
+@keras.saving.register_keras_serializable(package="rnnzoo")
+class Recurrent(keras.layers.Layer):
+    """The recurrent core as a Keras layer: inputs (B, T, I) to outputs (B, T, F), and final states if asked for.
+
+    Its weights are there from the start, as `layers.{l}.{direction}.kernel` (I_l, G*H), `.recurrent_kernel` (H, G*H)
+    and biases. Invalid steps give 0 and keep the state; `keras.layers.SimpleRNN` alone repeats its last output there.
+
+    Args:
+        spec: a `ModelSpec` without embedding, head and context.
+        seed: of the initial weights, which the spec draws.
+        dtype: `float32` or `float64`, for weights and computation.
+        return_state: also return the final states.
+
+    Raises:
+        SpecError: the spec has more than the core.
+        UnsupportedError: the dtype, or Keras' global policy, is of mixed precision or quantized.
+    """
+
+    backend_name = "tf"
+
+    def __init__(
+        self, spec: ModelSpec, *, seed: int = 0, dtype: Any = "float32", return_state: bool = False, **kwargs: Any
+    ) -> None:
+        if not spec.is_core:
+            raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
+        super().__init__(dtype=checked_dtype(dtype), **kwargs)
+        self.spec, self.seed, self.return_state = spec, seed, return_state
+        for parameter in parameters(spec):
+            shape = turned(parameter.name, np.empty(parameter.shape, np.bool_)).shape
+            self.add_weight(shape=shape, initializer="zeros", dtype=self.dtype, name=place(parameter.name).variable)
+        from_spec(self, initial_weights(spec, seed, self.dtype))
+        self._step_graph = Graph(self.step_of)
+        self.supports_masking = True
+        self.build((None, None, spec.input_size))
+
+    def call(
+        self, inputs: Tensor, mask: Tensor | None = None, lengths: Tensor | None = None, initial_state: Any = None
+    ) -> Any:
+        """Outputs (B, T, F), or (outputs, final state) with `return_state`.
+
+        inputs (B, T, I); mask (B, T) bool or lengths (B,), not both; states (L*D, B, H), a dict of them where the
+        cell has several. Raises InputError.
+        """
+        valid = valid_steps(inputs, mask, lengths)
+        outputs, final = self.outputs_and_states(inputs, valid, initial_state)
+        if lengths is not None:
+            outputs._keras_mask = valid  # what Keras does for a mask, for the layers above
+        return (outputs, single_or_all(final)) if self.return_state else outputs
+
+    def outputs_and_states(self, inputs: Tensor, mask: Tensor | None, initial_state: Any) -> tuple[Tensor, Tensors]:
+        """Outputs (B, T, F) and final states (L*D, B, H) by name, whatever `return_state` is."""
+        check_inputs(inputs.shape, 3, self.spec)
+        weights = {variable.name: tf.convert_to_tensor(variable) for variable in self.weights}
+        initial = states_by_name(self.spec, initial_state, tf.shape(inputs)[0], self.dtype)
+        return forward(self.spec, weights, inputs, mask, initial)
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One time step, for streaming: x (B, I), state (L*D, B, H) or a dict of them, None for zeros.
+
+        Returns the outputs (B, F) and the new state. Raises SpecError when the model reads backward as well.
+        """
+        return streaming.step(self, self._step_graph, x, state)
+
+    def step_of(self, given: Tensors) -> list[Tensor]:
+        """Outputs (B, F) and the new states in the cell's order, of `x` (B, I) and the states by name."""
+        states = {name: given[name] for name in self.spec.cell_definition.states}
+        outputs, final = self.outputs_and_states(given["x"][:, None], None, states)
+        return [outputs[:, 0], *final.values()]
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
+        """The outputs have the mask of the inputs."""
+        return previous_mask
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """(B, T, F), and (L*D, B, H) for each state with `return_state`."""
+        check_inputs(input_shape, 3, self.spec)
+        batch, steps = input_shape[:2]
+        outputs = (batch, steps, self.spec.output_size)
+        state = (self.spec.num_layers * self.spec.num_directions, batch, self.spec.hidden_size)
+        states = dict.fromkeys(self.spec.cell_definition.states, state)
+        return (outputs, single_or_all(states)) if self.return_state else outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` builds the layer from again: plain data."""
+        return config_of(self) | {"return_state": self.return_state}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Recurrent":
+        """The layer of that configuration, with its initial weights."""
+        return cls(**from_data(config))
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the weights under their names."""
+        for variable in self.weights:
+            store[variable.name] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Read the weights by their names. Raises WeightError when others stand there."""
+        names = {variable.name for variable in self.weights}
+        if names != set(store.keys()):
+            raise WeightError(f"{self.name}: expected the weights {listed(names)}, got {listed(store.keys())}")
+        for variable in self.weights:
+            variable.assign(store[variable.name])
+
+
+def config_of(layer: Any) -> dict[str, Any]:
+    """Name, spec, seed and dtype of a layer or model of ours, as plain data."""
+    spec = json.loads(layer.spec.to_json())
+    return {"name": layer.name, "trainable": layer.trainable, "spec": spec, "seed": layer.seed, "dtype": layer.dtype}
+
+
+def from_data(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with its spec as a `ModelSpec`. Raises SpecError."""
+    return config | {"spec": ModelSpec.from_json(json.dumps(config["spec"]))}

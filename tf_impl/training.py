@@ -1,0 +1,142 @@
+"""Losses, clipping and the trainer; a whole update is one graph (SPEC.md, 12)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..spec.backend import StepResult
+from ..spec.errors import UnsupportedError, listed
+from ..spec.training import (
+    Batch,
+    CheckedBatch,
+    Clip,
+    ClipByGlobalNorm,
+    CrossEntropy,
+    Loss,
+    TrainingSpec,
+    checked_batch,
+    checked_state,
+)
+from .arguments import named_states
+from .graphs import Graph
+from .model import SequenceModel
+from .optimizers import dense, optimizer_of
+from .weights import turned, variables
+
+Tensor = Any
+Array = Any
+
+
+def loss_of(loss: Loss, scores: Tensor, targets: Tensor, entries: Tensor, scale: Tensor) -> Tensor:
+    """The sum over the entries that count, times scale; 0 where none does.
+
+    scores (..., O); targets classes (...) or numbers (..., O); entries (...) bool.
+    """
+    zero = tf.zeros([], scores.dtype)
+    if isinstance(loss, CrossEntropy):
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, scores)
+        return tf.reduce_sum(tf.where(entries, losses, zero)) * scale
+    difference = tf.where(entries[..., None], scores - targets, zero)
+    return tf.reduce_sum(difference * difference) * scale
+
+
+def global_norm(gradients: list[Tensor]) -> Tensor:
+    """The 2-norm of all gradients together."""
+    return tf.sqrt(tf.add_n([tf.reduce_sum(g * g) for g in gradients]))
+
+
+def clipped(clip: Clip | None, gradients: list[Tensor], norm: Tensor) -> list[Tensor]:
+    """The gradients after clipping."""
+    if clip is None:
+        return gradients
+    maximum = tf.constant(clip.maximum, norm.dtype)
+    if isinstance(clip, ClipByGlobalNorm):
+        factor = tf.where(norm <= maximum, tf.ones([], norm.dtype), maximum / norm)
+        return [g * factor for g in gradients]
+    return [tf.clip_by_value(g, -maximum, maximum) for g in gradients]
+
+
+class Trainer:
+    """Updates a model in place, one batch at a time.
+
+    Raises:
+        UnsupportedError: a weight is frozen (`trainable = False`).
+    """
+
+    def __init__(self, model: SequenceModel, training: TrainingSpec) -> None:
+        self.model = model
+        self.training = training
+        self._weights = variables(model)
+        trainable = {id(variable) for variable in model.trainable_variables}
+        if frozen := [name for name, variable in self._weights.items() if id(variable) not in trainable]:
+            raise UnsupportedError(f"trainer: expected all weights trainable, got frozen {listed(frozen)}; use fit")
+        self._optimizer = optimizer_of(training.optimizer)
+        self._optimizer.build(list(self._weights.values()))
+        self._carried: dict[str, Array] | None = None
+        self.graph = Graph(self._update)
+
+    def step(self, batch: Batch) -> StepResult:
+        """One update; the loss before it and the gradients' global norm before clipping. Raises InputError."""
+        model = self.model
+        checked = checked_batch(model.spec, model.dtype, self.training.loss, batch, self._carried)
+        loss, norm, final = self.graph(self._tensors(checked))
+        self._carried = {name: state.numpy() for name, state in final.items()}
+        return StepResult(float(loss), float(norm))
+
+    def _tensors(self, batch: CheckedBatch) -> dict[str, Any]:
+        given, dtype = batch.arguments, self.model.dtype
+        return {
+            "inputs": given.inputs,
+            "mask": given.mask,
+            "context": given.context,
+            **{f"initial.{name}": state for name, state in (given.initial_states or {}).items()},
+            "targets": batch.targets,
+            "entries": batch.entries,
+            "scale": np.asarray(1 / batch.divisor, dtype),
+        }
+
+    def _update(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        names, weights = self.model.spec.cell_definition.states, list(self._weights.values())
+        initial = {name: given[f"initial.{name}"] for name in names if f"initial.{name}" in given}
+        with tf.GradientTape() as tape:
+            scores, _, final = self.model(
+                given["inputs"],
+                mask=given.get("mask"),
+                initial_state=initial or None,
+                context=given.get("context"),
+                return_state=True,
+            )
+            loss = loss_of(self.training.loss, scores, given["targets"], given["entries"], given["scale"])
+        sources = [variable.value for variable in weights]
+        gradients = [dense(g) for g in tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
+        norm = global_norm(gradients)
+        self._optimizer.apply(clipped(self.training.clip, gradients, norm), weights)
+        return loss, norm, named_states(self.model.spec, final)
+
+    def state(self) -> dict[str, Array]:
+        """A copy of the step count, the optimizer's slots and the carried states, in the spec's layout."""
+        found: dict[str, Array] = {"step": np.asarray(self._optimizer.iterations.numpy(), np.int64)}
+        for slot, name, variable in self._slots():
+            found[f"{slot}.{name}"] = np.array(turned(name, variable.numpy()), order="C")
+        return found | {f"carried.{name}": array.copy() for name, array in (self._carried or {}).items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken. Raises InputError unless it is whole and fits."""
+        model = self.model
+        shapes = {name: turned(name, variable.numpy()).shape for name, variable in self._weights.items()}
+        arrays = checked_state(model.spec, self.training, model.dtype, state, shapes)
+        self._optimizer.iterations.assign(arrays["step"])
+        for slot, name, variable in self._slots():
+            variable.assign(turned(name, arrays[f"{slot}.{name}"]))
+        prefix = "carried."
+        self._carried = {n.removeprefix(prefix): a.copy() for n, a in arrays.items() if n.startswith(prefix)} or None
+
+    def _slots(self) -> list[tuple[str, str, Any]]:
+        """Slot name, weight name and variable of everything that the optimizer keeps."""
+        return [
+            (slot, name, variable)
+            for slot, kept in self._optimizer.slots.items()
+            for name, variable in zip(self._weights, kept, strict=True)
+        ]
