@@ -13,12 +13,10 @@ RUN := .venv/bin/python
 READY := .venv/ready
 FOLDERS := spec numpy_impl torch_impl tf_impl tasks conformance
 
-# Quiet frameworks; TF_USE_LEGACY_KERAS and another Keras backend would change what is tested.
-export TF_CPP_MIN_LOG_LEVEL := 2
-export TF_ENABLE_ONEDNN_OPTS := 0
 # One thread a process: the matrices are small, and two processes whose threads wait for each other by spinning
 # cost an update of the demonstration 340 ms instead of 19 (torch, 2 cores, measured).
 export OMP_NUM_THREADS ?= 1
+# Another Keras would change what is tested.
 unexport KERAS_BACKEND
 unexport TF_USE_LEGACY_KERAS
 
@@ -52,7 +50,7 @@ types: $(READY) ## mypy over the six folders
 	../$(RUN) -m mypy --config-file ../pyproject.toml
 
 check: $(READY) ## the conformance suite over every backend, as a report
-	@$(RUN) -P -m rnnzoo.conformance.cli check
+	@.venv/bin/rnnzoo check
 
 wheel-test: $(READY) ## build the wheel, install it elsewhere, look inside
 	@$(RUN) -P -m pytest tests/test_packaging.py

@@ -46,14 +46,18 @@ def packaged(source_files: list[Path]) -> list[Path]:
 def wheel(root: Path, source_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy of the checkout, so that nothing is left in it."""
     copy, target = tmp_path_factory.mktemp("another-name"), tmp_path_factory.mktemp("wheel")
-    for path in source_files:
-        (copy / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / path, copy / path)
+    copied(root, source_files, copy)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(copy)]
     done = subprocess.run(command, cwd=target, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = target.glob("*.whl")
     return built
+
+
+def copied(root: Path, source_files: list[Path], target: Path) -> None:
+    for path in source_files:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / path, target / path)
 
 
 @pytest.fixture(scope="module")
@@ -65,27 +69,19 @@ def contents(wheel: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a fresh environment: the wheel installed, its dependencies those of this environment."""
-    folder = tmp_path_factory.mktemp("environment")
+    return environment(tmp_path_factory.mktemp("environment"), str(wheel))
+
+
+def environment(folder: Path, *target: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-index",
-        str(wheel),
-    ]
-    subprocess.run(install, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     (site,) = folder.glob("lib/python3*/site-packages")
     # The path alone: the .pth files over there, and so the editable installation, are not read.
-    (site / "dependencies.pth").write_text(
-        "\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n"
-    )
+    found = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(found) + "\n")
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index"]
+    quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run([*command, "--ignore-installed", "--no-build-isolation", *target], check=True, env=quiet)
     return python
 
 
@@ -138,6 +134,25 @@ def test_the_installed_command_starts(installed: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr == ""
     for command in ("train", "evaluate", "convert", "inspect", "diff", "check"):
         assert command in done.stdout
+
+
+def test_the_suite_runs_in_a_clone_of_another_name(
+    root: Path, source_files: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clone = tmp_path_factory.mktemp("some-other-name")
+    copied(root, source_files, clone)
+    python = environment(clone / ".venv", "-e", str(clone))
+    some = [
+        "-p",
+        "no:cacheprovider",
+        "tests/test_conformance.py",
+        "-k",
+        "test_numpy and stacked_bi_rnn-relu-double-sum",
+    ]
+    suite = run_installed([python, "-P", "-m", "pytest", "-q", *some], clone)
+    assert suite.returncode == 0 and " passed" in suite.stdout, suite.stdout + suite.stderr
+    where = run_installed([python, "-P", "-c", "import rnnzoo.spec; print(rnnzoo.spec.__file__)"], clone)
+    assert where.stdout.strip() == str(clone / "spec" / "__init__.py")
 
 
 def test_building_leaves_nothing_in_the_checkout(wheel: Path, root: Path) -> None:

@@ -1,0 +1,91 @@
+"""Every command and example of the README, run as it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+COMMANDS = [
+    line.partition("  #")[0].strip() for language, text in BLOCKS if language == "sh" for line in text.splitlines()
+]
+RNNZOO = [command for command in COMMANDS if command.startswith("rnnzoo ")]
+TINY = {"train": "trainer.steps=2 model.hidden_size=5"}  # appended, so that a command takes seconds
+BACKEND = """
+from rnnzoo.numpy_impl.backend import NumpyBackend
+OBJECT = NumpyBackend()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the README's commands refer to: a trained model, a text, somebody's backend."""
+    made = tmp_path_factory.mktemp("reader")
+    (made / "FILE").write_text("".join(f"{n} times {n} is {n * n}.\n" for n in range(400)))
+    (made / "package").mkdir()
+    (made / "package" / "__init__.py").touch()
+    (made / "package" / "module.py").write_text(BACKEND)
+    _run(made, "rnnzoo train task=digits model=simple_rnn backend=numpy trainer.steps=2 hydra.run.dir=made")
+    shutil.copy(made / "made" / "model.safetensors", made)
+    return made
+
+
+def _run(folder: Path, command: str) -> str:
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    run = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"
+    return run.stdout
+
+
+@pytest.mark.parametrize("command", [command for command in RNNZOO if " check" not in command])
+def test_a_command_of_the_readme_runs(command: str, folder: Path):
+    assert _run(folder, f"{command} {TINY.get(command.split()[1], '')}").strip()
+
+
+@pytest.mark.parametrize("command", [command for command in RNNZOO if " check" in command])
+def test_a_check_of_the_readme_runs(command: str, folder: Path):
+    quick = "" if "--quick" in command else " --quick --backend numpy" if command == "rnnzoo check" else " --quick"
+    assert " 0 failed" in _run(folder, command + quick)
+
+
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "python"])
+def test_an_example_of_the_readme_runs(text: str, folder: Path):
+    (folder / "example.py").write_text(text)
+    _run(folder, f"{sys.executable} -P example.py")
+
+
+def test_the_commands_in_the_prose_run(folder: Path):
+    prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M | re.S)
+    inline = set(re.findall(r"`(rnnzoo [^`]+)`", prose))
+    assert inline == {"rnnzoo evaluate FILE --backend numpy", "rnnzoo sample FILE", "rnnzoo check --backend"}
+    _run(folder, "rnnzoo evaluate model.safetensors --backend numpy")
+    _run(
+        folder,
+        "rnnzoo train task=char_lm task.text=FILE backend=numpy trainer.steps=2 model.hidden_size=5 hydra.run.dir=lm",
+    )
+    _run(folder, "rnnzoo sample lm/model.safetensors")
+    _run(folder, 'eval "$(rnnzoo train -sc install=bash)"')
+
+
+def test_the_make_targets_of_the_readme_exist():
+    targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
+    targets |= set(re.findall(r"`make ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert {"demo", "test"} <= targets <= known
+
+
+def test_the_demonstration_ends_with_three_equal_frameworks(tmp_path: Path):
+    """What `make demo` runs once `.venv` stands."""
+    text = _run(tmp_path, f"{sys.executable} -P -m rnnzoo.conformance.demo")
+    rows = re.findall(r"^(\w+) +(0\.\d+) .* equal$", text, re.M)
+    assert [name for name, _ in rows] == ["torch", "tf", "numpy"] and all(float(value) >= 0.97 for _, value in rows)
+    assert "The three frameworks agree on every one of 359 test predictions." in text
+    (folder,) = (tmp_path / "runs" / "demo").iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "model.safetensors", "model.keras", "model.npz"} <= names
