@@ -9,7 +9,7 @@ from ..spec.errors import ConformanceError
 from ..spec.model import ModelSpec
 from .bounds import largest_difference
 from .equivalence import Agreement, assert_equivalent
-from .formats import Format, format_of, read
+from .formats import Format, format_in, format_of, read
 
 
 class Conversion(NamedTuple):
@@ -32,7 +32,7 @@ def convert(source: Path, target: Path, *, spec: ModelSpec | None = None, force:
         ConformanceError: the two do not compute the same; no target is left behind.
     """
     contents = read(source, spec)
-    from_format, to_format = format_of(source), format_of(target)
+    from_format, to_format = format_in(source), format_of(target)
     check_writable(target, force=force)
     proof: list[Agreement] = []
 

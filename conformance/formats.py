@@ -48,7 +48,7 @@ FORMATS = (
 
 
 def format_of(path: Path) -> Format:
-    """The format with the longest suffix that the name ends with. Raises FileError."""
+    """The format that a file of this name is written in: of the longest suffix that fits. Raises FileError."""
     fitting = [row for row in FORMATS if path.name.endswith(row.suffix)]
     if not fitting:
         known = ", ".join(sorted(row.suffix for row in FORMATS))
@@ -56,10 +56,22 @@ def format_of(path: Path) -> Format:
     return max(fitting, key=lambda row: len(row.suffix))
 
 
+def format_in(path: Path) -> Format:
+    """The format of an existing file: as its suffix says, but a `.safetensors` may hold a framework's own names.
+
+    Raises:
+        FileError: the file cannot be read, or its suffix is of no known format.
+    """
+    checkpoint.check_readable(path)
+    found = format_of(path)
+    if not found.canonical or checkpoint.is_canonical(path):
+        return found
+    return next(row for row in FORMATS if row.suffix.endswith(found.suffix) and not row.canonical)
+
+
 def read(path: Path, spec: ModelSpec | None = None) -> Contents:
     """The contents of a model file of any format. Raises FileError, WeightError or BackendError."""
-    checkpoint.check_readable(path)
-    return format_of(path).read(path, spec)
+    return format_in(path).read(path, spec)
 
 
 def read_spec(path: Path | None) -> ModelSpec | None:

@@ -11,7 +11,7 @@ from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, parameters
 from .bounds import largest_difference
 from .equivalence import compare
-from .formats import format_of, read
+from .formats import format_in, read
 from .tables import number, table
 
 
@@ -52,7 +52,7 @@ def difference(first: Path, second: Path, spec: ModelSpec | None = None) -> tupl
         return "\n".join([*parts, "", "not run: the two take other inputs or states"]), False
     if a.spec.hidden_size != b.spec.hidden_size or a.spec.output_size != b.spec.output_size:
         return "\n".join([*parts, "", "not run: the two give outputs of other sizes"]), False
-    agreements = compare(format_of(first).model(a), format_of(second).model(b))
+    agreements = compare(format_in(first).model(a), format_in(second).model(b))
     parts += ["", table(("run on random inputs", "difference", "allowed", "verdict"), [
         (g.quantity, number(g.difference), number(g.allowed), "same" if g.holds else "DIFFERENT") for g in agreements
     ])]  # fmt: skip

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.numpy
@@ -19,6 +19,7 @@ from .errors import FileError, SpecError
 from .model import ModelSpec
 from .parameters import checked_weights, weights_dtype
 
+T = TypeVar("T")
 KEY = "rnnzoo"
 SUFFIX = ".safetensors"
 
@@ -83,11 +84,24 @@ def load(path: Path, spec: ModelSpec | None = None) -> Contents:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], str | None]:
     """All tensors of a safetensors file, and its metadata `rnnzoo`. Raises FileError."""
+    return _opened(path, lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _text(file)))  # noqa: SIM118
+
+
+def is_canonical(path: Path) -> bool:
+    """Whether a safetensors file has layers under canonical names; only its header is read. Raises FileError."""
+    return _opened(path, lambda file: any(name.startswith("layers.") for name in file.keys()))  # noqa: SIM118
+
+
+def _text(file: Any) -> str | None:
+    text: str | None = (file.metadata() or {}).get(KEY)
+    return text
+
+
+def _opened(path: Path, use: Callable[[Any], T]) -> T:
     check_readable(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(KEY)
-            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (not a dict)
+            return use(file)
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         raise FileError(f"{path}: not a whole safetensors file: {error}") from error
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from rnnzoo.conformance import assert_equivalent
 from rnnzoo.conformance.cli import main
@@ -53,6 +55,19 @@ def test_every_chain_of_two_formats_keeps_every_bit(tmp_path: Path, spec: ModelS
         assert found.spec == original.spec and found.provenance == original.provenance
         for name, array in original.weights.items():
             assert found.weights[name].dtype == array.dtype and np.array_equal(found.weights[name], array)
+
+
+def test_a_torch_state_dict_in_safetensors_is_known_by_its_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    module, spec = torch.nn.RNN(3, 4, bidirectional=True), ModelSpec("bi_rnn", 3, 4, bias="double")
+    theirs, described = tmp_path / "theirs.safetensors", tmp_path / "spec.yaml"
+    safetensors.torch.save_file(module.state_dict(), theirs)
+    assert "--spec" in _fails(capsys, 2, "convert", theirs, tmp_path / "model.npz")
+    described.write_text(spec.to_yaml())
+    assert main(["convert", str(theirs), str(tmp_path / "model.npz"), "--spec", str(described)]) == 0
+    found = read(tmp_path / "model.npz").weights["layers.0.backward.recurrent_weight"]
+    assert np.array_equal(found, module.weight_hh_l0_reverse.detach().numpy())
+    safetensors.torch.save_file(torch.nn.LSTM(3, 4).state_dict(), theirs)
+    assert "LSTM" in _fails(capsys, 2, "inspect", theirs)
 
 
 def test_converting_back_gives_the_same_bytes(tmp_path: Path):
