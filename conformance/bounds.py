@@ -27,16 +27,22 @@ def coarser(*dtypes: str) -> str:
 
 
 def largest_entry(array: NDArray[Any]) -> float:
-    """The largest absolute value, 0 for an empty array; NaN counts as infinite."""
-    if array.size == 0:
-        return 0.0
-    value = float(np.max(np.abs(array)))
-    return float("inf") if np.isnan(value) else value
+    """The largest absolute value of the finite entries, 0 where there are none."""
+    finite = np.abs(array[np.isfinite(array)])
+    return float(finite.max()) if finite.size else 0.0
 
 
 def largest_difference(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The largest absolute difference of two arrays of one shape; infinite where one alone is NaN or infinite."""
+    """The largest absolute difference of two arrays of one shape; infinite where they are not infinite or NaN alike."""
     a64, b64 = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if not a64.size:
+        return 0.0
     same = (a64 == b64) | (np.isnan(a64) & np.isnan(b64))
     with np.errstate(invalid="ignore"):
-        return largest_entry(np.where(same, 0.0, a64 - b64))
+        differences = np.where(same, 0.0, np.abs(a64 - b64))
+    return float(np.where(np.isnan(differences), np.inf, differences).max())
+
+
+def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays have one dtype, one shape and the same bits; -0 is not 0."""
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

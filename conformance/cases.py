@@ -1,28 +1,30 @@
 """The table of cases: models, and what they are run on.
 
 The product of variant, nonlinearity, bias and merge is complete; sequences, initial state and sizes are
-spread over it so that every pair of values of any two factors occurs. Further cases add embedding, head
-and context. All numbers are drawn by the spec, so that a case is the same everywhere.
+spread over it so that every pair of values of any two factors occurs. Further cases put embedding, head and
+context around some of them, and some have inputs of a thousand. All numbers are drawn by the spec, so that a
+case is the same everywhere.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..spec import draws
 from ..spec.definitions import BIASES, load_variant, variant_names
-from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
+from ..spec.inputs import Cotangents, Inputs
 from ..spec.model import MERGES, NONLINEARITIES, Context, Embedding, Head, ModelSpec
 from ..spec.parameters import Weights, initial_weights
 from .numbers import float64
 from .oracle import Oracle
 
 Array = NDArray[Any]
+Row = TypeVar("Row")
 DTYPES = ("float64", "float32")
 SEQUENCES = ("full", "lengths", "nan_padding", "left_padding", "holes")
 
@@ -57,12 +59,16 @@ class Case:
         sequences: `full`; `lengths`, uneven, with a row that has no valid step; `nan_padding`, the same with
             NaN (or tokens out of range) in the padding; `left_padding`; `holes`.
         initial: whether an initial state is given.
+        scale: of the inputs.
+        long: numbers of 53 bits; else each is exact in float32, so that one truth serves both precisions.
     """
 
     spec: ModelSpec
     sizes: Sizes
     sequences: str
     initial: bool
+    scale: float = 1.0
+    long: bool = False
 
     @property
     def name(self) -> str:
@@ -72,20 +78,21 @@ class Case:
         parts += ["embedding"] if spec.embedding else []
         parts += [f"head_{spec.head.reads}{'' if spec.head.bias else '_plain'}"] if spec.head else []
         parts += ["context"] if spec.context else []
+        parts += [f"times_{self.scale:g}"] if self.scale != 1.0 else []
         parts += [self.sequences, "state" if self.initial else "zero", "x".join(map(str, self.sizes))]
         return "-".join(parts)
 
     @cached_property
     def weights(self) -> Weights:
-        """float64 weights: every number random, biases too; each exact in float32.
+        """float64 weights: every number random, biases too.
 
         They are drawn again while any sum that goes into a relu is exactly 0, as the derivative is then a
         matter of definition (small layers without bias die easily).
         """
         for seed in itertools.count(1):
-            found = {name: _short(array) for name, array in initial_weights(self.spec, seed, "float64").items()}
+            found = {name: self._rounded(array) for name, array in initial_weights(self.spec, seed, "float64").items()}
             oracle = Oracle(self.spec, found, float64())
-            oracle.run(self.checked)
+            oracle.run(self.understood)
             if not oracle.ties:
                 return found
         raise AssertionError("unreachable")
@@ -100,7 +107,7 @@ class Case:
         elif self.sequences != "full":
             found["mask"] = mask
         if self.initial:
-            shape = (self.spec.num_layers * self.spec.num_directions, self.sizes.B, self.spec.hidden_size)
+            shape = self.spec.state_shape(self.sizes.B)
             states = {name: self.numbers(f"initial {name}", *shape) for name in self.spec.cell_definition.states}
             found["initial_state"] = states if len(states) > 1 else next(iter(states.values()))
         elif self.spec.context:
@@ -117,27 +124,32 @@ class Case:
         return self._filled(-5.0)
 
     @cached_property
-    def checked(self) -> Inputs:
-        """The arguments as the spec understands them, in float64."""
-        return checked_inputs(self.spec, "float64", self.inputs, **self.arguments)
+    def understood(self) -> Inputs:
+        """What the arguments mean, for the oracle: put together here, and not by the code that backends use."""
+        states = self.arguments.get("initial_state")
+        if states is not None and not isinstance(states, dict):
+            states = {self.spec.cell_definition.states[0]: states}
+        mask = None if self.sequences == "full" else self._mask()
+        return Inputs(self.inputs, mask, states, self.arguments.get("context"))
 
     @cached_property
     def cotangents(self) -> Cotangents:
         """Random cotangents of everything that a run gives."""
         B, T, head = self.sizes.B, self.sizes.T, self.spec.head
-        state = (self.spec.num_layers * self.spec.num_directions, B, self.spec.hidden_size)
-        states = {name: self.numbers(f"cotangent {name}", *state) for name in self.spec.cell_definition.states}
+        states = {
+            name: self.numbers(f"cotangent {name}", *self.spec.state_shape(B))
+            for name in self.spec.cell_definition.states
+        }
         shape = () if head is None else (B, T, head.size) if head.reads == "steps" else (B, head.size)
-        return checked_cotangents(
-            self.spec, "float64", B, T,
-            outputs=self.numbers("cotangent outputs", B, T, self.spec.output_size),
-            final_state=states,
-            scores=self.numbers("cotangent scores", *shape) if head else None,
-        )  # fmt: skip
+        outputs = self.numbers("cotangent outputs", B, T, self.spec.output_size)
+        return Cotangents(outputs, states, self.numbers("cotangent scores", *shape) if head else None)
 
     def numbers(self, name: str, *shape: int) -> Array:
-        """Random numbers in [-1, 1), each exact in float32."""
-        return _short(2.0 * draws.uniform(2, f"{self.name} {name}", int(np.prod(shape))) - 1.0).reshape(shape)
+        """Random numbers in [-1, 1)."""
+        return self._rounded(2.0 * draws.uniform(2, f"{self.name} {name}", int(np.prod(shape))) - 1.0).reshape(shape)
+
+    def _rounded(self, array: Array) -> Array:
+        return array if self.long else array.astype(np.float32).astype(np.float64)
 
     def _mask(self) -> NDArray[np.bool_]:
         """(B, T); lengths T, 0, T-1, 1 in turn where there are rows enough."""
@@ -157,11 +169,7 @@ class Case:
             V = self.spec.embedding.vocabulary_size
             tokens = (draws.uniform(3, f"{self.name} tokens", B * T) * V).astype(np.int64).reshape(B, T)
             return np.where(valid, tokens, V + 10**9 if np.isnan(padding) else int(padding) % V)
-        return np.where(valid[:, :, None], self.numbers("inputs", B, T, self.spec.input_size), padding)
-
-
-def _short(array: Array) -> Array:
-    return array.astype(np.float32).astype(np.float64)
+        return np.where(valid[:, :, None], self.scale * self.numbers("inputs", B, T, self.spec.input_size), padding)
 
 
 def topologies() -> list[dict[str, Any]]:
@@ -173,51 +181,70 @@ def topologies() -> list[dict[str, Any]]:
     ]
 
 
-def cases() -> list[Case]:
-    """All cases: one for each topology, and one for each part with each variant and nonlinearity."""
-    plain = list(itertools.starmap(_case, _spread(topologies(), _extras())))
-    variants = [row for row in topologies() if row["nonlinearity"] == "tanh" and row["bias"] == "single"]
-    some = [row for row in variants if row["merge"] in ("concat", "multiply")]
-    around = [{**topology, **part} for part in PARTS for topology in some]
-    return plain + list(itertools.starmap(_case, _spread(around, _extras())))
+@cache
+def cases() -> tuple[Case, ...]:
+    """All cases: one for each topology, two for each part and variant, and some with large sums."""
+    around = [{"variant": variant, **part} for part in PARTS for variant in variant_names() for _ in range(2)]
+    rows = [*topologies(), *(topology | row for row, topology in _spread(around, topologies()))]
+    found = [_case(topology, **extras) for topology, extras in _spread(rows, _extras())]
+    plain = [case for case in found if case.spec.bias == "single"]
+    large = [next(case for case in plain if case.spec.nonlinearity == name) for name in ("tanh", "sigmoid")]
+    return tuple(dict.fromkeys([*found, *(replace(case, scale=4000.0) for case in large)]))
 
 
 def quick_cases() -> list[Case]:
     """A few cases that still touch every value of every factor, for a first look."""
-    found: list[Case] = []
+    return covering(cases(), factors)
+
+
+def covering(table: Iterable[Row], factors: Callable[[Row], set[tuple[str, str]]]) -> list[Row]:
+    """The rows of a table that bring a value of a factor that none before them has."""
+    found: list[Row] = []
     seen: set[tuple[str, str]] = set()
-    for case in cases():
-        if new := set(_factors(case)) - seen:
+    for row in table:
+        if new := factors(row) - seen:
             seen |= new
-            found.append(case)
+            found.append(row)
     return found
 
 
-def _factors(case: Case) -> Iterable[tuple[str, str]]:
-    spec = case.spec
-    for name in ("variant", "nonlinearity", "bias", "merge", "embedding", "head", "context"):
-        yield name, str(getattr(spec, name))
-    yield from (("sequences", case.sequences), ("initial", str(case.initial)), ("sizes", str(case.sizes)))
+def factors(case: Case) -> set[tuple[str, str]]:
+    """The values of a case's factors, by name; a head that reads the final states counts for each variant."""
+    spec, named = case.spec, ("variant", "nonlinearity", "bias", "merge", "embedding", "head", "context")
+    values = {(name, str(getattr(spec, name))) for name in named}
+    values |= {
+        ("sequences", case.sequences),
+        ("initial", str(case.initial)),
+        ("scale", f"{case.scale} {spec.nonlinearity}"),
+    }
+    values.add(("context and state", str(bool(spec.context and case.initial))))
+    return values | {
+        ("sizes", str(case.sizes)),
+        ("head of", f"{spec.variant} {spec.head.reads if spec.head else None}"),
+    }
 
 
-def _extras() -> list[tuple[Sizes, str, bool]]:
-    return list(itertools.product(SIZES, SEQUENCES, (False, True)))
+def _extras() -> list[dict[str, Any]]:
+    return [
+        {"sizes": sizes, "sequences": sequences, "initial": initial}
+        for sizes, sequences, initial in itertools.product(SIZES, SEQUENCES, (False, True))
+    ]
 
 
 def _spread(
-    rows: Sequence[dict[str, Any]], extras: Sequence[tuple[Sizes, str, bool]]
-) -> Iterator[tuple[dict[str, Any], Sizes, str, bool]]:
-    """Gives each row the extras that bring most pairs of values not seen together yet."""
+    rows: Sequence[dict[str, Any]], extras: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Gives each row, of the extras that do not contradict it, those that bring most pairs of values not seen yet."""
     seen: set[frozenset[tuple[str, str]]] = set()
     for row in rows:
-        best = max(extras, key=lambda extra: len(_pairs(row, extra) - seen))
-        seen |= _pairs(row, best)
-        yield row, *best
+        fitting = [extra for extra in extras if all(row.get(name, value) == value for name, value in extra.items())]
+        best = max(fitting, key=lambda extra: len(_pairs(row | extra) - seen))
+        seen |= _pairs(row | best)
+        yield row, best
 
 
-def _pairs(row: dict[str, Any], extra: tuple[Sizes, str, bool]) -> set[frozenset[tuple[str, str]]]:
+def _pairs(row: dict[str, Any]) -> set[frozenset[tuple[str, str]]]:
     values = [(name, str(value)) for name, value in row.items()]
-    values += zip(("sizes", "sequences", "initial"), map(str, extra), strict=True)
     return {frozenset(pair) for pair in itertools.combinations(values, 2)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from ..spec.errors import ConformanceError, RnnZooError
+from ..spec.errors import ConformanceError, InputError, RnnZooError
 
 EPILOG = "Files: .safetensors (canonical), .torch.safetensors, .pt, .keras, .weights.h5, .npz."
 
@@ -62,6 +62,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument(
         "--backend", default="numpy", help="numpy, torch, tf or package.module:OBJECT (default: numpy)"
     )
+    _add_overrides(command)
     command.set_defaults(command=_evaluate)
 
 
@@ -69,8 +70,21 @@ def _evaluate(options: argparse.Namespace) -> int:
     from ..tasks.evaluate import evaluate
     from .formats import read
 
-    print(evaluate(read(options.file), options.backend).text())
+    print(evaluate(read(options.file), options.backend, **_overrides(options)).text())
     return 0
+
+
+def _add_overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="other data for the task: text=FILE, data=FILE"
+    )
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, str]:
+    pairs = [text.partition("=") for text in options.overrides]
+    if wrong := [key for key, separator, _ in pairs if not separator]:
+        raise InputError(f"{wrong[0]!r}: expected KEY=VALUE, such as text=FILE")
+    return {key: value for key, _, value in pairs}
 
 
 def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -85,6 +99,7 @@ def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     command.add_argument("--seed", type=int, default=0, help="of the random draws (default: 0)")
     command.add_argument("--seed-text", default="", help="text to go on from")
+    _add_overrides(command)
     command.set_defaults(command=_sample)
 
 
@@ -99,6 +114,7 @@ def _sample(options: argparse.Namespace) -> int:
         temperature=options.temperature,
         seed=options.seed,
         seed_text=options.seed_text,
+        **_overrides(options),
     )
     print(text)
     return 0
@@ -114,9 +130,9 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from ..tasks.tables import number
     from .convert import convert
     from .formats import read_spec
-    from .tables import number
 
     done = convert(options.source, options.target, spec=read_spec(options.spec), force=options.force)
     worst = max(done.agreements, key=lambda a: a.difference / a.allowed if a.allowed else 0.0)

@@ -7,7 +7,7 @@ from ..spec.backend import Contents
 from ..spec.checkpoint import check_writable, write_atomically
 from ..spec.errors import ConformanceError
 from ..spec.model import ModelSpec
-from .bounds import largest_difference
+from .bounds import same_bits
 from .equivalence import Agreement, assert_equivalent
 from .formats import Format, format_in, format_of, read
 
@@ -42,7 +42,7 @@ def convert(source: Path, target: Path, *, spec: ModelSpec | None = None, force:
         _check_same_bits(contents, written)
         proof.extend(assert_equivalent(from_format.model(contents), to_format.model(written)))
 
-    write_atomically(target, write)
+    write_atomically(target, write, replace=force)
     return Conversion(contents, from_format, to_format, proof)
 
 
@@ -51,5 +51,5 @@ def _check_same_bits(contents: Contents, written: Contents) -> None:
         raise ConformanceError("the target's spec reads back as another one")
     for name, array in contents.weights.items():
         other = written.weights[name]
-        if other.dtype != array.dtype or largest_difference(other, array) != 0:
+        if not same_bits(other, array):
             raise ConformanceError(f"weight {name}: reads back from the target with other numbers")

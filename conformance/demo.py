@@ -15,12 +15,12 @@ from ..spec.errors import RnnZooError
 from ..spec.inputs import Cotangents, Inputs, checked_inputs
 from ..tasks.digits import Digits
 from ..tasks.evaluate import evaluate
+from ..tasks.tables import number, table
 from ..tasks.train import main as train
 from . import numbers, oracle
 from .bounds import allowed, largest_difference, largest_entry
 from .convert import convert
 from .formats import format_of, read
-from .tables import number, table
 
 Array = NDArray[Any]
 TRAINED_IN = "torch"
@@ -103,9 +103,7 @@ def _row(path: Path, truth: Truth) -> Row:
     form, contents = format_of(path), read(path)
     backend, model = load_backend(form.backend), form.model(contents)
     result = backend.run(model, truth.inputs)
-    found = {"outputs": result.outputs, "scores": result.scores}
-    found |= {f"final_state.{name}": state for name, state in result.final_states.items()}
-    errors = [largest_difference(found[name], wanted) for name, wanted in truth.results.items()]
+    errors = [largest_difference(result.arrays()[name], wanted) for name, wanted in truth.results.items()]
     bounds = [allowed(truth.dtype, largest_entry(wanted)) for wanted in truth.results.values()]
     worst = int(np.argmax(np.divide(errors, bounds)))
     gradients = backend.gradients(model, truth.inputs[:ROWS], scores_cotangent=truth.cotangents.scores)

@@ -78,7 +78,7 @@ def random_arguments(spec: ModelSpec, rows: int = ROWS, steps: int = STEPS) -> d
     if spec.context:
         found["context"] = 2.0 * draws.uniform(0, "context", rows * spec.context.size).reshape(rows, -1) - 1.0
     else:
-        shape = (spec.num_layers * spec.num_directions, rows, spec.hidden_size)
+        shape = spec.state_shape(rows)
         names = spec.cell_definition.states
         states = {n: (draws.uniform(0, f"state {n}", int(np.prod(shape))) - 0.5).reshape(shape) for n in names}
         found["initial_state"] = states if len(names) > 1 else states[names[0]]
@@ -120,16 +120,13 @@ def _cotangents(model: Any, arguments: Mapping[str, Any]) -> tuple[Array, dict[s
 def _everything(model: Any, arguments: Mapping[str, Any], cotangents: tuple[Any, ...]) -> dict[str, Array]:
     backend = load_backend(model.backend_name)
     result: Result = backend.run(model, **arguments)
-    found = {"outputs": result.outputs} | {f"final_state.{name}": state for name, state in result.final_states.items()}
-    if result.scores is not None:
-        found["scores"] = result.scores
     gradients = backend.gradients(
         model,
         arguments["inputs"],
         *cotangents,
         **{name: value for name, value in arguments.items() if name != "inputs"},
     )
-    return found | {f"gradient of {name}": gradient for name, gradient in gradients.items()}
+    return result.arrays() | {f"gradient of {name}": gradient for name, gradient in gradients.items()}
 
 
 def _dtype(model: Any) -> str:

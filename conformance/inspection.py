@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, parameters
-from .bounds import largest_difference
+from ..tasks.tables import number, table
+from .bounds import largest_difference, same_bits
 from .equivalence import compare
 from .formats import format_in, read
-from .tables import number, table
 
 
 def describe(path: Path, spec: ModelSpec | None = None) -> str:
@@ -48,7 +48,7 @@ def difference(first: Path, second: Path, spec: ModelSpec | None = None) -> tupl
     rows, same_weights = _tensors(a.weights, b.weights)
     parts = [*lines, table(("parameter", "only in / difference", "largest"), rows)]
     comparable = all(name not in ("input_size", "embedding", "head", "context", "cell") for name in fields)
-    if not comparable or a.spec.num_layers * a.spec.num_directions != b.spec.num_layers * b.spec.num_directions:
+    if not comparable or a.spec.state_shape(1)[0] != b.spec.state_shape(1)[0]:
         return "\n".join([*parts, "", "not run: the two take other inputs or states"]), False
     if a.spec.hidden_size != b.spec.hidden_size or a.spec.output_size != b.spec.output_size:
         return "\n".join([*parts, "", "not run: the two give outputs of other sizes"]), False
@@ -70,7 +70,7 @@ def _tensors(a: Weights, b: Weights) -> tuple[list[tuple[str, str, str]], bool]:
             rows.append((name, f"{a[name].dtype} | {b[name].dtype}", number(largest_difference(a[name], b[name]))))
         else:
             gap = largest_difference(a[name], b[name])
-            rows.append((name, "same bits" if gap == 0 else "other numbers", number(gap)))
+            rows.append((name, "same bits" if same_bits(a[name], b[name]) else "other numbers", number(gap)))
     return rows, all(row[1] == "same bits" for row in rows)
 
 

@@ -57,7 +57,7 @@ class Oracle:
         steps = given.inputs.shape[1]
         row: Named = {"valid": np.ones(steps, bool) if given.mask is None else given.mask[b]}
         row["inputs"] = given.inputs[b] if self.spec.embedding else self.numbers.array(given.inputs[b])
-        zeros = np.zeros((self.spec.num_layers * self.spec.num_directions, self.spec.hidden_size))
+        zeros = np.zeros(self.spec.state_shape(1)[::2])
         for name in self.cell.states:
             state = zeros if given.initial_states is None else given.initial_states[name][:, b]
             row[f"initial_state.{name}"] = self.numbers.array(state)

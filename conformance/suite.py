@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ..spec.backend import BUILT_IN, load_backend
 from ..spec.errors import BackendError, ConformanceError
+from ..tasks.tables import table
 from .checks import CHECKS, Item, Outcome, items, run
-from .tables import table
 
 
 def conformance_tests(target: str, *, quick: bool = False) -> Callable[[Item], None]:

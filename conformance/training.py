@@ -1,19 +1,19 @@
 """What a training run computes by the letter of the spec: losses at high precision, updates in float64."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.model import Head, ModelSpec
+from ..spec.inputs import Inputs
+from ..spec.model import Context, Embedding, Head, ModelSpec
 from ..spec.parameters import Weights
 from ..spec.training import (
     SGD,
     Adam,
     Batch,
-    CheckedBatch,
     Clip,
     ClipByGlobalNorm,
     ClipByValue,
@@ -22,10 +22,9 @@ from ..spec.training import (
     MeanSquaredError,
     Optimizer,
     TrainingSpec,
-    checked_batch,
 )
 from . import numbers as kinds
-from .cases import Case, Sizes
+from .cases import Case, Sizes, covering
 from .numbers import Numbers
 from .oracle import DIGITS, Difference, Named, Oracle, RowValue
 
@@ -74,11 +73,12 @@ class TrainingCase:
 
 @dataclass(frozen=True)
 class Trace:
-    """Losses and gradient norms before each step, and the weights after the last."""
+    """Losses and gradient norms before each step; weights and the trainer's state after the last."""
 
     losses: Sequence[float]
     norms: Sequence[float]
     weights: Weights
+    state: dict[str, Array]
 
 
 def training_cases() -> list[TrainingCase]:
@@ -99,10 +99,36 @@ def training_cases() -> list[TrainingCase]:
         (stacked_bi, "holes", MeanSquaredError("batch_mean"), Adam(0.05), ClipByValue(0.01), False),
         (stacked_bi, "lengths", CrossEntropy("mean"), SGD(0.1, 0.9), ClipByGlobalNorm(100.0), False),
     ]
-    return [
-        TrainingCase(Case(spec, sizes._replace(L=spec.num_layers), kind, True), TrainingSpec(loss, rule, clip), carries)
+    tokens = ModelSpec("stacked_rnn", 2, 3, 2, "identity", bias="none", embedding=Embedding(3), head=steps)
+    about = ModelSpec("bi_rnn", 2, 3, 1, "sigmoid", merge="multiply", context=Context(2), head=final)
+    large = ModelSpec("simple_rnn", 2, 3, 1, "identity", head=steps)
+    rows += [
+        (tokens, "lengths", CrossEntropy("mean"), SGD(0.1, 0.9), ClipByGlobalNorm(0.2), True),
+        (about, "full", CrossEntropy("batch_mean"), Adam(0.01), ClipByGlobalNorm(0.01), False),
+    ]
+    scaled = Case(large, sizes, "lengths", True, scale=1000.0)
+    thousands = TrainingCase(scaled, TrainingSpec(CrossEntropy("mean"), SGD(1e-4)), False)
+    return [thousands] + [
+        TrainingCase(
+            Case(spec, sizes._replace(L=spec.num_layers), kind, spec.context is None),
+            TrainingSpec(loss, rule, clip),
+            carries,
+        )
         for spec, kind, loss, rule, clip, carries in rows
     ]
+
+
+def quick_training_cases() -> list[TrainingCase]:
+    """A few that still touch every value of every factor."""
+    return covering(training_cases(), _factors)
+
+
+def _factors(case: TrainingCase) -> set[tuple[str, str]]:
+    training = case.training
+    values = {("loss", training.loss.KIND), ("reduction", training.loss.reduction), ("carries", str(case.carries))}
+    momentum = isinstance(training.optimizer, SGD) and training.optimizer.momentum > 0
+    values |= {("optimizer", f"{training.optimizer.KIND} {momentum}"), ("scale", str(case.case.scale))}
+    return values | {("clip", training.clip.KIND if training.clip else ""), ("tokens", str(case.case.spec.embedding))}
 
 
 def trace(training_case: TrainingCase) -> Trace:
@@ -113,27 +139,40 @@ def trace(training_case: TrainingCase) -> Trace:
     losses, norms = [], []
     carried: dict[str, Array] | None = None
     for batch in training_case.batches():
-        checked = checked_batch(spec, "float64", training.loss, batch, carried)
+        given = _understood(training_case, batch, carried)
         oracle = Oracle(spec, weights, kinds.decimal(DIGITS))
-        difference = Difference(oracle, checked.arguments, _loss(training.loss, checked))
+        difference = Difference(oracle, given, _loss(training_case, given, np.asarray(batch.targets)))
         gradients = {name: difference.of_weight(name) for name in weights}
-        final = oracle.run(checked.arguments)
+        final = oracle.run(given)
         carried = {name: final[f"final_state.{name}"].astype(np.float64) for name in spec.cell_definition.states}
         losses.append(difference.total())
         norms.append(float(np.sqrt(sum(np.sum(g * g) for g in gradients.values()))))
         update(_clipped(training.clip, gradients, norms[-1]))
-    return Trace(losses, norms, weights)
+    state = update.state() | {f"carried.{name}": array for name, array in (carried or {}).items()}
+    return Trace(losses, norms, weights, state)
 
 
-def _loss(loss: Loss, batch: CheckedBatch) -> RowValue:
-    """A row's part of the loss."""
+def _understood(training_case: TrainingCase, batch: Batch, carried: Named | None) -> Inputs:
+    """What the batch's arguments mean: the case's own, but for other inputs and a carried state."""
+    given = replace(training_case.case.understood, inputs=np.asarray(batch.inputs))
+    return replace(given, initial_states=carried, context=None) if batch.continues else given
+
+
+def _loss(training_case: TrainingCase, given: Inputs, targets: Array) -> RowValue:
+    """A row's part of the loss (SPEC.md, 12.1 and 12.2)."""
+    loss, head = training_case.training.loss, training_case.case.spec.head
+    assert head is not None
+    rows, steps = given.inputs.shape[:2]
+    valid = np.ones((rows, steps), bool) if given.mask is None else given.mask
+    entries = valid if head.reads == "steps" else np.ones((rows, 1), bool)
+    numbers_in_mean = int(entries.sum()) * (1 if isinstance(loss, CrossEntropy) else head.size)
+    divisor = max({"mean": numbers_in_mean, "sum": 1, "batch_mean": rows}[loss.reduction], 1)
 
     def value(b: int, results: Named, numbers: Numbers) -> Any:
-        entries = np.atleast_1d(batch.entries[b])
-        scores = results["scores"].reshape(len(entries), -1)
-        targets = batch.targets[b].reshape(len(entries), -1)
-        parts = [_entry(loss, scores[t], targets[t], numbers) for t in np.flatnonzero(entries)]
-        return sum(parts, start=numbers.array(0)[()]) / batch.divisor
+        scores = results["scores"].reshape(entries.shape[1], -1)
+        wanted = targets[b].reshape(entries.shape[1], -1)
+        parts = [_entry(loss, scores[t], wanted[t], numbers) for t in np.flatnonzero(entries[b])]
+        return sum(parts, start=numbers.array(0)[()]) / divisor
 
     return value
 
@@ -166,6 +205,14 @@ class _Update:
         self.t += 1
         for name, g in gradients.items():
             self.weights[name] = self.weights[name] - self._step(name, g)
+
+    def state(self) -> dict[str, Array]:
+        """What a trainer's state holds (SPEC.md, 12.7), but for the carried states."""
+        slots = {"first_moment": self.m, "second_moment": self.v}
+        if isinstance(self.rule, SGD):
+            slots = {"momentum": self.v} if self.rule.momentum else {}
+        found = {f"{slot}.{name}": array for slot, arrays in slots.items() for name, array in arrays.items()}
+        return {"step": np.asarray(self.t), **found}
 
     def _step(self, name: str, g: Array) -> Any:
         rule = self.rule

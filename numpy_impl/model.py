@@ -8,7 +8,7 @@ import numpy as np
 
 from ..spec.backend import Result
 from ..spec.errors import InputError, SpecError
-from ..spec.inputs import Cotangents, Inputs, as_array, checked_inputs, checked_states, state_gradients
+from ..spec.inputs import Cotangents, Inputs, as_array, checked_context, checked_inputs, checked_states, state_gradients
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, initial_weights
 from . import recurrent
@@ -61,9 +61,10 @@ class SequenceModel:
         Returns the scores (B, O), or the outputs (B, F) without a head, and the new state.
 
         Raises:
-            SpecError: the model reads backward as well, or its head reads the final states.
+            SpecError: the model reads backward as well, its head reads the final states, or it has a context and no
+                state is given.
         """
-        self.spec.check_streams()
+        self.spec.check_streams(state_given=state is not None)
         x = as_array("step inputs", x)
         if x.ndim == 0:
             raise InputError("step inputs: expected shape (B, I), or tokens (B,), got a single number")
@@ -74,7 +75,8 @@ class SequenceModel:
         return y[:, 0], dict(result.final_states) if isinstance(state, Mapping) else result.final_state
 
     def initial_state(self, context: Array) -> Array:
-        """The initial state (L*D, B, H) that a context (B, C) stands for, to begin streaming with."""
+        """The initial state (L*D, B, H) of a context (B, C), to begin streaming with. Raises InputError."""
+        context = checked_context(self.spec, self.dtype, len(context), context)
         start = context @ self.weights["context.weight"].T + self.weights["context.bias"]  # (B, L*D*H)
         return np.ascontiguousarray(start.reshape(len(context), -1, self.spec.hidden_size).transpose(1, 0, 2))
 
@@ -174,8 +176,7 @@ class SequenceModel:
         return list(final[self.spec.cell_definition.output][-self.spec.num_directions :])
 
     def _zeros(self, batch: int) -> States:
-        shape = (self.spec.num_layers * self.spec.num_directions, batch, self.spec.hidden_size)
-        return {name: np.zeros(shape, self.dtype) for name in self.spec.cell_definition.states}
+        return {name: np.zeros(self.spec.state_shape(batch), self.dtype) for name in self.spec.cell_definition.states}
 
 
 class Recurrent(SequenceModel):

@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import BackendError, listed
@@ -41,6 +40,11 @@ class Result:
     def final_state(self) -> Array:
         """The cell's first state, (L*D, B, H)."""
         return next(iter(self.final_states.values()))
+
+    def arrays(self) -> dict[str, Array]:
+        """Everything by name: `outputs`, `final_state.{name}`, and `scores` where there are any."""
+        found = {"outputs": self.outputs, **{f"final_state.{name}": state for name, state in self.final_states.items()}}
+        return found if self.scores is None else {**found, "scores": self.scores}
 
 
 @runtime_checkable
@@ -205,11 +209,3 @@ def _imported(target: str, name: str) -> Any:
         raise BackendError(
             f"backend {name!r}: cannot load {target!r}: {error}; expected 'package.module:OBJECT'"
         ) from error
-
-
-def as_float64(result: Result) -> dict[str, NDArray[np.float64]]:
-    """A result's arrays by name, widened: `outputs`, `final_state.{name}`, `scores`."""
-    named = {"outputs": result.outputs, **{f"final_state.{key}": value for key, value in result.final_states.items()}}
-    if result.scores is not None:
-        named["scores"] = result.scores
-    return {key: np.asarray(value, np.float64) for key, value in named.items()}

@@ -129,29 +129,47 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise FileError(f"{path}: its folder {path.parent} does not exist; make it first")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], *, replace: bool = True) -> None:
     """Let `write` fill a temporary file in the same folder, then give it its name: whole or not at all.
 
-    The temporary name keeps the suffixes of the path, since writers choose their format by them.
+    The temporary name keeps the suffixes of the path, since writers choose their format by them. Where the path
+    is a symbolic link, the file that it points to is written.
 
     Raises:
-        FileError: the disk is full, the folder is missing, there is no permission.
+        FileError: the disk is full, the folder is missing, there is no permission; or `replace` is False and
+            another file has the name by now.
     """
+    target = Path(os.path.realpath(path))
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".rnnzoo-", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=".rnnzoo-", dir=target.parent))
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     temporary = folder / path.name
     try:
         write(temporary)
         _sync(temporary)
-        os.replace(temporary, path)
+        _rename(temporary, target, replace)
+    except FileExistsError as error:
+        raise FileError(f"{path}: exists by now; pass --force to replace it") from error
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was left behind") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # the file is there; some file systems cannot sync a folder
-        _sync(path.parent)
+        _sync(target.parent)
+
+
+def _rename(temporary: Path, target: Path, replace: bool) -> None:
+    if not replace:
+        try:
+            os.link(temporary, target)  # unlike a rename, refuses a name that is taken
+            return
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if target.exists():
+                raise FileExistsError(target) from None
+    os.replace(temporary, target)
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

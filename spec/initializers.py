@@ -12,6 +12,7 @@ from .data import Described, check_choice, check_number
 from .draws import Floats
 from .errors import SpecError
 
+_IDENTITY_REFUSED = ("input_weight", "embedding", "head", "context")
 DISTRIBUTIONS = ("zeros", "uniform", "scaled_uniform", "glorot_uniform", "normal", "orthogonal", "identity")
 
 
@@ -57,6 +58,8 @@ class Initializer(Described):
                 object.__setattr__(self, field.name, Draw(value))
             elif not isinstance(value, Draw):
                 raise SpecError(f"initializer {field.name}: expected Draw(...) or a distribution, got {value!r}")
+        if wrong := [name for name in _IDENTITY_REFUSED if getattr(self, name).distribution == "identity"]:
+            raise SpecError(f"initializer {wrong[0]}: 'identity' is for the recurrent_weight, whose gates are square")
         check_choice("initializer bias", self.bias.distribution, ("zeros", "uniform", "scaled_uniform", "normal"))
 
 

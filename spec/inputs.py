@@ -93,7 +93,7 @@ def checked_states(
         given = {names[0]: given}
     if set(given) != set(names):
         raise InputError(f"{where}: expected the states {listed(names)}, got {listed(given)}")
-    shape = (spec.num_layers * spec.num_directions, batch, spec.hidden_size)
+    shape = spec.state_shape(batch)
     return {name: _shaped(f"{where} {name}", numbers(f"{where} {name}", given[name], dtype), shape) for name in names}
 
 
@@ -141,6 +141,13 @@ def checked_cotangents(
     )
 
 
+def checked_context(spec: ModelSpec, dtype: str, batch: int, context: ArrayLike) -> Array:
+    """A context (B, C) in the model's dtype. Raises InputError."""
+    if spec.context is None:
+        raise InputError("context: this model has none; build it with context=Context(size), or leave it None")
+    return _shaped("context", numbers("context", context, dtype), (batch, spec.context.size))
+
+
 def state_gradients(spec: ModelSpec, gradients: States) -> States:
     """Initial states' gradients by name: `initial_state` for the first state, `initial_state.{name}` for others."""
     first = spec.cell_definition.states[0]
@@ -186,11 +193,9 @@ def _tokens(array: Array, vocabulary_size: int, valid: NDArray[np.bool_] | None)
 
 def _context(spec: ModelSpec, dtype: str, batch: int, states: States | None, context: ArrayLike | None) -> Array | None:
     if spec.context is None:
-        if context is not None:
-            raise InputError("context: this model has none; build it with context=Context(size), or leave it None")
-        return None
+        return None if context is None else checked_context(spec, dtype, batch, context)
     if (context is None) == (states is None):
         raise InputError("context and initial_state: a model with a context takes exactly one of them")
     if context is None:
         return None
-    return _shaped("context", numbers("context", context, dtype), (batch, spec.context.size))
+    return checked_context(spec, dtype, batch, context)

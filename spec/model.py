@@ -155,8 +155,12 @@ class ModelSpec(Described):
         """True when there is no embedding, head or context: the model is the recurrent core alone."""
         return self.embedding is None and self.head is None and self.context is None
 
-    def check_streams(self) -> None:
-        """Raises SpecError unless the model can run one time step after the other."""
+    def state_shape(self, batch: int) -> tuple[int, int, int]:
+        """(L*D, B, H), the shape of each state; index l*D + d."""
+        return self.num_layers * self.num_directions, batch, self.hidden_size
+
+    def check_streams(self, *, state_given: bool) -> None:
+        """Raises SpecError unless the model can run one time step after the other from there."""
         if self.num_directions == 2:
             raise SpecError(
                 f"step: {self.variant} reads backward as well, from the last step on; run the whole sequence"
@@ -165,6 +169,8 @@ class ModelSpec(Described):
             raise SpecError(
                 "step: the head reads the final state, which streaming does not know; run the whole sequence"
             )
+        if self.context and not state_given:
+            raise SpecError("step: a model with a context does not start from zeros; start from initial_state(context)")
 
     def to_json(self) -> str:
         """Sorted JSON with the spec version; `from_json` gives back an equal spec."""

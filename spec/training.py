@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import Described, check_choice, check_number
-from .errors import InputError, SpecError
+from .errors import InputError, SpecError, listed
 from .inputs import Inputs, as_array, checked_inputs, numbers
 from .model import ModelSpec
 
@@ -238,16 +238,19 @@ def checked_state(
     surplus = set(state) - {"step", *slots} - carried
     partly = carried - set(state) if carried & set(state) else set()
     if missing or surplus or partly:
-        raise InputError(f"trainer state: missing {sorted(missing | partly)}; surplus {sorted(surplus)}")
+        raise InputError(
+            f"trainer state: missing {listed(missing | partly)}; surplus {listed(surplus)}; "
+            "give what state() of a trainer with the same model and training spec returned"
+        )
     arrays = {name: as_array(f"trainer state {name}", value) for name, value in state.items()}
     if arrays["step"].shape != () or arrays["step"].dtype.kind not in "iu" or arrays["step"] < 0:
         raise InputError(f"trainer state step: expected one integer of at least 0, got {arrays['step']!r}")
-    rows = spec.num_layers * spec.num_directions
+    rows, _, units = spec.state_shape(1)
     for name, array in arrays.items():
         if name != "step" and array.dtype != np.dtype(dtype):
             raise InputError(f"trainer state {name}: expected dtype {dtype}, got {array.dtype}")
         if name in slots and array.shape != slots[name]:
             raise InputError(f"trainer state {name}: expected shape {slots[name]}, got {array.shape}")
-        if name in carried and (array.ndim != 3 or array.shape[::2] != (rows, spec.hidden_size)):
-            raise InputError(f"trainer state {name}: expected shape ({rows}, B, {spec.hidden_size}), got {array.shape}")
+        if name in carried and (array.ndim != 3 or array.shape[::2] != (rows, units)):
+            raise InputError(f"trainer state {name}: expected shape ({rows}, B, {units}), got {array.shape}")
     return arrays

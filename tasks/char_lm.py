@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.data import check_size
-from ..spec.errors import FileError, InputError
+from ..spec.errors import FileError, InputError, SpecError
 from ..spec.model import Embedding, Head, ModelSpec
 from ..spec.training import Batch, CrossEntropy
 from .markov import Markov
@@ -45,10 +45,12 @@ class CharLM:
 
     Raises:
         FileError: the file cannot be read, is too short, or is not the expected one.
+        SpecError: a size is below 1, or the alphabet is no text.
         InputError: the text has characters outside the alphabet.
     """
 
     name = "char_lm"
+    source = "text"
     metric = "bits_per_character"
     loss = CrossEntropy()
 
@@ -58,17 +60,20 @@ class CharLM:
     ) -> None:  # fmt: skip
         check_size("task.window", window)
         check_size("task.embedding_size", embedding_size)
-        self._path = file_path(self.name, text)
+        self._path = file_path(self.name, self.source, text)
         self._window, self._width = window, embedding_size
         self._where = str(self._path or "the topics of this Python")
         self.text = _topics() if self._path is None else _read(self._path)
         self._sha256 = hashlib.sha256(self.text.encode()).hexdigest()
-        way_out = "name the text that the model was trained on, with text=FILE"
-        check_unchanged(f"task char_lm: {self._where}", self._sha256, sha256, way_out)
+        check_unchanged(f"task char_lm: {self._where}", self._sha256, sha256)
+        if not isinstance(alphabet, str | None):
+            raise SpecError(f"task char_lm: alphabet: expected text, one character after the other, got {alphabet!r}")
         self.alphabet = alphabet or "".join(sorted(set(self.text)))
         self.held_out = len(self.text) - len(self.text) // 10
         if len(self.text) < 100:
-            raise FileError(f"{self._where}: expected at least 100 characters, got {len(self.text)}")
+            raise FileError(
+                f"{self._where}: expected at least 100 characters, got {len(self.text)}; name a longer text"
+            )
         self._tokens = tokens_of(self.text, self.alphabet, self._where)
 
     @property
@@ -156,7 +161,8 @@ def tokens_of(text: str, alphabet: str, where: str) -> Tokens:
     if unknown := set(text) - set(places):
         shown = ", ".join(repr(character) for character in sorted(unknown)[:10])
         raise InputError(
-            f"{where}: {len(unknown)} characters are not in the model's alphabet of {len(alphabet)}: {shown}"
+            f"{where}: expected the {len(alphabet)} characters of the model's alphabet alone, "
+            f"got {len(unknown)} others: {shown}; take them out, or train a model on a text that has them"
         )
     return np.array([places[character] for character in text], np.int64)
 
@@ -171,6 +177,6 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise FileError(f"{path}: expected UTF-8 text, got other bytes at {error.start}") from error
+        raise FileError(f"{path}: expected UTF-8 text, got other bytes at {error.start}; save it as UTF-8") from error
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -14,10 +14,12 @@ def evaluate(contents: Contents, backend_name: str, **overrides: Any) -> Evaluat
     Args:
         contents: of a file that `rnnzoo train` wrote, or that was converted from one.
         backend_name: as for `load_backend`.
-        overrides: settings of the task with other values, such as `text=FILE` or `data=FILE`.
+        overrides: `text=PATH` (char_lm) or `data=PATH` (digits) for data that lie elsewhere, or for others; these
+            are then taken as they are, unless `sha256=HEX` says what they must be.
 
     Raises:
-        FileError: the file names no task, or the data have changed since.
+        FileError: the file names no task, or the data are missing or have changed since.
+        SpecError: there is no such override.
         RnnZooError: the backend cannot be used, or other data do not fit the model.
     """
     task = task_of(contents, overrides)

@@ -11,12 +11,12 @@ from ..spec.data import check_number, check_size
 from ..spec.errors import FileError
 from .char_lm import CharLM, tokens_of
 from .evaluate import built
-from .task import log_softmax
+from .task import log_softmax, task_of
 
 
 def sample(
     contents: Contents, backend_name: str, *, length: int = 500, temperature: float = 1.0, seed: int = 0,
-    seed_text: str | None = None,
+    seed_text: str | None = None, **overrides: Any,
 ) -> str:  # fmt: skip
     """`length` characters that follow the seed text; the same ones for the same seed.
 
@@ -29,13 +29,16 @@ def sample(
         temperature: below 1 more likely characters, above 1 more surprising ones.
         seed: of the draws.
         seed_text: read before the first draw; None for a line break, or the alphabet's first character.
+        overrides: as for `evaluate`. No text is needed here; one that is named must fit the model.
 
     Raises:
         FileError: the file is not of a character language model.
-        SpecError: length or temperature is out of its range.
+        SpecError: length or temperature is out of its range, or there is no such override.
         InputError: the seed text has characters outside the model's alphabet.
     """
     alphabet = _alphabet(contents)
+    if overrides:
+        task_of(contents, overrides)
     check_size("length", length)
     check_number("temperature", temperature, 0.0, np.inf)
     tokens = tokens_of(seed_text or ("\n" if "\n" in alphabet else alphabet[0]), alphabet, "seed text")
@@ -51,10 +54,19 @@ def sample(
 
 
 def _alphabet(contents: Contents) -> str:
-    task = contents.provenance.get("task")
-    if not isinstance(task, dict) or task.get("name") != CharLM.name:
-        raise FileError("sample: expected a checkpoint of 'rnnzoo train task=char_lm'; this file names no such task")
-    return str(task["alphabet"])
+    task, way_out = contents.provenance.get("task"), "train one with 'rnnzoo train task=char_lm'"
+    name = task.get("name") if isinstance(task, dict) else None
+    if not isinstance(task, dict) or name != CharLM.name:
+        found = "one whose file names no task" if name is None else f"one of the task {name!r}"
+        raise FileError(f"sample: expected a model of the task 'char_lm', got {found}; {way_out}")
+    alphabet, embedding, head = task.get("alphabet"), contents.spec.embedding, contents.spec.head
+    sizes = (embedding and embedding.vocabulary_size, head and head.size)
+    if not isinstance(alphabet, str) or sizes != (len(alphabet), len(alphabet)) or not alphabet:
+        raise FileError(
+            f"sample: expected an alphabet with a character for each of the model's tokens and scores {sizes}, "
+            f"got {str(alphabet)[:20]!r}; {way_out}"
+        )
+    return alphabet
 
 
 def _drawn(scores: NDArray[Any], temperature: float, number: float) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.backend import Contents
-from ..spec.errors import BackendError, FileError, SpecError, listed
+from ..spec.errors import BackendError, FileError, InputError, SpecError, listed
 from ..spec.model import Embedding, Head, ModelSpec
 from ..spec.training import Batch, Loss
 
@@ -63,6 +63,7 @@ class Task(Protocol):
     """A task knows no framework: it makes batches of NumPy arrays, and evaluates through `backend.run`."""
 
     name: str
+    source: str  # the setting that names its file of data
     metric: str
     loss: Loss
 
@@ -88,32 +89,59 @@ class Task(Protocol):
 
 def load_task(settings: Mapping[str, Any]) -> Task:
     """The task that the settings name and describe. Raises SpecError, FileError or BackendError."""
-    name = str(settings.get("name"))
-    if name not in TASKS:
-        raise SpecError(f"task: expected one of {listed(TASKS)}, got {name!r}")
-    module, _, attribute = TASKS[name].partition(":")
-    kind = getattr(importlib.import_module(module, __package__), attribute)
+    kind = _kind(settings.get("name"))
     given = {str(key): value for key, value in settings.items() if key != "name"}
     if unknown := set(given) - set(signature(kind).parameters):
-        raise SpecError(f"task {name}: no setting {listed(unknown)}; known are {listed(signature(kind).parameters)}")
+        raise SpecError(
+            f"task {kind.name}: no setting {listed(unknown)}; known are {listed(signature(kind).parameters)}"
+        )
     task: Task = kind(**given)
     return task
 
 
-def task_of(contents: Contents, overrides: Mapping[str, Any], where: str = "this file") -> Task:
+def _kind(name: object) -> Any:
+    if str(name) not in TASKS:
+        raise SpecError(f"task: expected one of {listed(TASKS)}, got {str(name)!r}")
+    module, _, attribute = TASKS[str(name)].partition(":")
+    return getattr(importlib.import_module(module, __package__), attribute)
+
+
+def task_of(contents: Contents, overrides: Mapping[str, Any]) -> Task:
     """The task that a checkpoint was trained on, with other data where an override names some.
 
+    The overrides are `text` or `data`, whichever names the task's file, and `sha256`. What the data were in
+    training is no longer asked where a file is named, unless `sha256` says it.
+
     Raises:
-        FileError: the provenance names no task, or its data have changed since.
-        SpecError: the task has no such setting.
+        FileError: the provenance names no task, or its data are missing or have changed since.
+        SpecError: there is no such override.
+        InputError: the data do not fit the model.
     """
     recorded = contents.provenance.get("task")
     if not isinstance(recorded, Mapping):
-        raise FileError(f"{where}: its provenance names no task; expected a checkpoint that 'rnnzoo train' wrote")
-    settings = {**recorded, **overrides}
-    if overrides:
-        settings["sha256"] = overrides.get("sha256")  # other data have another hash
-    return load_task(settings)
+        raise FileError("expected a model that 'rnnzoo train' wrote, got one whose file names no task; train it anew")
+    kind = _kind(recorded.get("name"))
+    if unknown := set(overrides) - {kind.source, "sha256"}:
+        known = listed([kind.source, "sha256"])
+        raise SpecError(f"task {kind.name}: a trained model has no override {listed(unknown)}; known are {known}")
+    try:
+        task = load_task({**recorded, **({"sha256": None} if kind.source in overrides else {}), **overrides})
+    except FileError as error:
+        raise FileError(f"{error}; name the data's place with 'rnnzoo evaluate FILE {kind.source}=PATH'") from error
+    _check_fits(task, contents.spec)
+    return task
+
+
+def _check_fits(task: Task, spec: ModelSpec) -> None:
+    """Raises InputError where the model has another form than the task's data want; unused classes are fine."""
+    parts, head = task.parts, spec.head
+    same = (parts.input_size, parts.embedding) == (spec.input_size, spec.embedding)
+    if not (same and head and head.reads == parts.head.reads and head.size >= parts.head.size):
+        found = ModelParts(spec.input_size, spec.head, spec.embedding) if spec.head else "a model without a head"
+        raise InputError(
+            f"task {task.name}: its data want {parts}, the model has {found}; "
+            f"name other data with 'rnnzoo evaluate FILE {task.source}=PATH'"
+        )
 
 
 def model_spec(task: Task, fields: Mapping[str, Any]) -> ModelSpec:
@@ -139,21 +167,24 @@ def needed(module: str, package: str) -> ModuleType:
         raise BackendError(f"the package {package!r} is not installed; run: pip install 'rnnzoo[tasks]'") from error
 
 
-def check_unchanged(what: str, found: str, recorded: str | None, way_out: str) -> None:
+def check_unchanged(what: str, found: str, recorded: str | None) -> None:
     """Raises FileError when a recorded SHA-256 is not the one of the data found now."""
     if recorded not in (None, found):
-        raise FileError(f"{what}: expected SHA-256 {str(recorded)[:12]}..., got {found[:12]}...; {way_out}")
+        raise FileError(
+            f"{what}: expected the data of the training, with SHA-256 {str(recorded)[:12]}..., got {found[:12]}..."
+        )
 
 
-def file_path(name: str, text: object) -> Path | None:
+def file_path(name: str, setting: str, value: object) -> Path | None:
     """The absolute path that a setting names, or None. Raises SpecError or FileError."""
-    if text is None:
+    if value is None:
         return None
-    if not isinstance(text, str):
-        raise SpecError(f"task {name}: expected the path of a file, got {text!r}")
-    path = Path(text).expanduser().absolute()
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise SpecError(f"task {name}: {setting}: expected the path of a file, got {value!r}")
+    path = Path(value).expanduser().absolute()
     if not path.is_file():
-        raise FileError(f"{path}: no such file" if not path.exists() else f"{path}: expected a file, got a folder")
+        found = "got a folder" if path.is_dir() else "got a device or a pipe" if path.exists() else "no such file"
+        raise FileError(f"task {name}: {setting}: expected a file, {path}: {found}")
     return path
 
 

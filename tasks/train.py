@@ -18,9 +18,10 @@ from ..spec.errors import RnnZooError
 from .completion import complete
 from .configs import register
 from .loop import DivergedError, Summary, train
+from .tables import table
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-EXPECTED = (RnnZooError, OmegaConfBaseException, OSError)  # of a job: all else there is a mistake of ours
+EXPECTED = (RnnZooError, OmegaConfBaseException, OSError, MemoryError)  # of a job: all else there is a mistake of ours
 HYDRAS_OWN = (HydraException, OmegaConfBaseException, OSError, ValueError)
 Outcomes = list[Summary | Exception]
 
@@ -59,8 +60,8 @@ def _hydra(outcomes: Outcomes) -> None:
             if several:
                 error.add_note(" ".join(HydraConfig.get().overrides.task))
             outcomes.append(error)
-            if several or not isinstance(error, EXPECTED):
-                raise  # the launcher goes on with the other jobs
+            if not isinstance(error, EXPECTED):
+                raise
         else:
             outcomes.append(summary)
             print(_line(summary), flush=True)
@@ -115,14 +116,13 @@ def _line(summary: Summary) -> str:
 
 
 def _table(summaries: list[Summary]) -> str:
-    rows = [("task", "model", "backend", "metric", "value", "baseline", "updates", "seconds", "folder")]
-    rows += [
+    header = ("task", "model", "backend", "metric", "value", "baseline", "updates", "seconds", "folder")
+    rows = [
         (s.task, s.variant, s.backend, s.metric, f"{s.value:.4f}", f"{s.baseline:.4f}", str(s.steps),
          f"{s.seconds:.1f}", _short(s.folder))
         for s in summaries
     ]  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return table(header, rows)
 
 
 def _short(folder: str) -> str:
@@ -133,6 +133,14 @@ def _short(folder: str) -> str:
 def _message(error: BaseException) -> str:
     """The error and what Hydra hides behind it, without the names of our config classes."""
     causes = [error] if error.__cause__ is None or isinstance(error, EXPECTED) else [error, error.__cause__]
-    lines = [line for cause in causes for line in str(cause).splitlines()]
+    lines = [line for cause in causes for line in _text(cause).splitlines()]
     kept = [line for line in lines if line.strip() and "_type=" not in line and "full_key:" not in line]
     return "\n  ".join([*getattr(error, "__notes__", []), *dict.fromkeys(kept)])
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}; lower model.hidden_size, task.window or trainer.batch_size"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; name a folder that can be written, with hydra.run.dir=FOLDER"
+    return str(error)

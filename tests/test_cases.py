@@ -9,6 +9,7 @@ from rnnzoo.conformance.cases import SIZES, Case, cases, quick_cases, topologies
 from rnnzoo.conformance.checks import CHECKS, items
 from rnnzoo.conformance.numbers import float64
 from rnnzoo.conformance.oracle import Oracle
+from rnnzoo.conformance.training import quick_training_cases, training_cases
 from rnnzoo.spec.definitions import load_variant
 
 
@@ -44,6 +45,23 @@ def test_quick_cases_touch_every_value():
     assert quick_values == all_values and len(quick_cases()) < len(cases()) / 5
 
 
+def test_quick_training_cases_touch_every_loss_reduction_optimizer_and_clip():
+    def values(table):
+        rules = [case.training for case in table]
+        kinds = {rule.loss.KIND for rule in rules} | {rule.loss.reduction for rule in rules}
+        return kinds | {rule.optimizer.KIND for rule in rules} | {rule.clip and rule.clip.KIND for rule in rules}
+
+    assert values(quick_training_cases()) == values(training_cases())
+
+
+def test_parts_meet_every_variant_nonlinearity_bias_and_merge():
+    around = [case for case in cases() if not case.spec.is_core]
+    for part in ("embedding", "head", "context"):
+        specs = [case.spec for case in around if getattr(case.spec, part)]
+        for name in ("variant", "nonlinearity", "bias", "merge"):
+            assert {getattr(spec, name) for spec in specs} == {row[name] for row in topologies()}, (part, name)
+
+
 def test_names_are_unique():
     names = [item.name for item in items()]
     assert len(names) == len(set(names))
@@ -69,10 +87,10 @@ def test_no_relu_meets_an_exact_zero():
     for case in cases():
         if case.spec.nonlinearity == "relu":
             oracle = Oracle(case.spec, case.weights, float64())
-            oracle.run(case.checked)
+            oracle.run(case.understood)
             assert oracle.ties == 0, case.name
 
 
 def test_lengths_are_uneven_and_one_row_has_no_valid_step():
-    rows = [case.checked.mask.sum(axis=1) for case in cases() if case.sequences == "lengths" and case.sizes.B > 2]
+    rows = [case.understood.mask.sum(axis=1) for case in cases() if case.sequences == "lengths" and case.sizes.B > 2]
     assert rows and all(0 in lengths and len(set(lengths)) > 1 for lengths in rows)

@@ -126,10 +126,10 @@ def test_a_changed_text_and_unknown_characters_are_refused(tmp_path: Path) -> No
     other.write_text("(red blue)\n" * 20, encoding="utf-8")
     assert evaluate(contents, "numpy", text=str(other)).value > 0
     written(tmp_path, brackets(41))
-    with pytest.raises(FileError, match=r"SHA-256.*name the text that the model was trained on, with text=FILE"):
+    with pytest.raises(FileError, match=r"expected the data of the training.*'rnnzoo evaluate FILE text=PATH'"):
         evaluate(contents, "numpy")
     other.write_text("(red ~ blue)\n" * 20, encoding="utf-8")
-    with pytest.raises(InputError, match=r"1 characters are not in the model's alphabet of .*: '~'"):
+    with pytest.raises(InputError, match=r"characters of the model's alphabet alone, got 1 others: '~'; take them out"):
         evaluate(contents, "numpy", text=str(other))
 
 
@@ -165,12 +165,47 @@ def test_sampling_refuses_what_it_cannot_use(tmp_path: Path) -> None:
         ({"length": 0}, "length: expected an integer of at least 1"),
         ({"temperature": -1.0}, "temperature: expected a number in"),
         ({"seed": -1}, "seed: expected an integer"),
-        ({"seed_text": "(né"}, "seed text: 1 characters are not in the model's alphabet.*'é'"),
+        ({"seed_text": "(né"}, "seed text: expected the .* alphabet alone, got 1 others: 'é'"),
     ):
         with pytest.raises((SpecError, InputError), match=error):
             sample(contents, "numpy", **options)  # type: ignore[arg-type]
-    with pytest.raises(FileError, match="expected a checkpoint of 'rnnzoo train task=char_lm'"):
-        sample(contents._replace(provenance={}), "numpy")
+    settings = contents.provenance["task"]
+    for task, error in (
+        (None, "expected a model of the task 'char_lm', got one whose file names no task; train one"),
+        ({"name": "digits"}, "expected a model of the task 'char_lm', got one of the task 'digits'; train one"),
+        ({**settings, "alphabet": "ab"}, "expected an alphabet with a character for each .* got 'ab'"),
+        ({**settings, "alphabet": 5}, "expected an alphabet with a character for each .* got '5'"),
+    ):
+        with pytest.raises(FileError, match=error):
+            sample(contents._replace(provenance={"task": task}), "numpy")
+    with pytest.raises(SpecError, match="alphabet: expected text"):
+        evaluate(contents._replace(provenance={"task": {**settings, "alphabet": 5}}), "numpy")
+
+
+def test_a_text_that_moved_is_named_anew(tmp_path: Path) -> None:
+    task = CharLM(written(tmp_path, brackets(40)))
+    contents = contents_of(task)
+    before = evaluate(contents, "numpy").metrics
+    moved = str((tmp_path / "text.txt").rename(tmp_path / "moved.txt"))
+    with pytest.raises(FileError, match=r"text\.txt: no such file; .*'rnnzoo evaluate FILE text=PATH'"):
+        evaluate(contents, "numpy")
+    assert evaluate(contents, "numpy", text=moved).metrics == before
+    assert evaluate(contents, "numpy", text=moved, sha256=task.settings()["sha256"]).metrics == before
+    with pytest.raises(FileError, match="with SHA-256 000000000000"):
+        evaluate(contents, "numpy", text=moved, sha256="0" * 64)
+    with pytest.raises(SpecError, match=r"task char_lm: .* no override 'window'; known are 'sha256', 'text'"):
+        evaluate(contents, "numpy", text=moved, window="32")
+
+
+def test_sampling_takes_the_overrides_of_evaluation_and_checks_them(tmp_path: Path) -> None:
+    contents = contents_of(CharLM(written(tmp_path, brackets(40))))
+    moved = str((tmp_path / "text.txt").rename(tmp_path / "moved.txt"))
+    plain = sample(contents, "numpy", length=5)
+    assert plain == sample(contents, "numpy", length=5, text=moved)
+    with pytest.raises(SpecError, match=r"no override 'data'; known are 'sha256', 'text'"):
+        sample(contents, "numpy", length=5, data=moved)
+    with pytest.raises(FileError, match=r"none\.txt: no such file"):
+        sample(contents, "numpy", length=5, text=str(tmp_path / "none.txt"))
 
 
 def trained(folder: Path, *arguments: Any) -> Contents:

@@ -245,6 +245,41 @@ def test_assert_equivalent_of_double_and_single_bias():
     assert_equivalent(double, single, inputs={"inputs": np.ones((2, 3, 3)), "lengths": [3, 1]})
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_assert_equivalent_is_not_fooled_by_what_is_not_finite(value: float):
+    first, second = (load_backend("numpy").build(ModelSpec("simple_rnn", 3, 4, head=Head(2))) for _ in range(2))
+    second.weights["head.bias"][:] = value
+    with pytest.raises(ConformanceError, match="scores by inf"):
+        assert_equivalent(first, second)
+    first.weights["head.bias"][:] = value
+    assert_equivalent(first, second)
+
+
+def test_assert_equivalent_sees_two_models_that_overflow_differently():
+    first, second = (load_backend("numpy").build(ModelSpec("simple_rnn", 3, 4, nonlinearity="relu")) for _ in range(2))
+    for model, factor in ((first, 1e30), (second, 2e30)):
+        for array in model.weights.values():
+            array *= np.float32(factor)
+    with np.errstate(all="ignore"), pytest.raises(ConformanceError):
+        assert_equivalent(first, second)
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    from rnnzoo.conformance import convert
+
+    source, target, proof = _saved(tmp_path), tmp_path / "model.npz", convert.assert_equivalent
+
+    def slow_proof(*models: object) -> object:
+        target.write_bytes(b"precious")
+        return proof(*models)
+
+    monkeypatch.setattr(convert, "assert_equivalent", slow_proof)
+    assert "exists by now" in _fails(capsys, 2, "convert", source, target)
+    assert target.read_bytes() == b"precious" and sorted(tmp_path.iterdir()) == sorted([source, target])
+
+
 def test_assert_equivalent_refuses_what_is_no_model_of_ours():
     model = load_backend("numpy").build(CORE)
     with pytest.raises(InputError, match="expected models that a backend of rnnzoo built, got dict"):

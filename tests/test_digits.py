@@ -1,5 +1,7 @@
 """The digits, and sequences of a user's own: the split, the batches, the files that are refused, what is learned."""
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +92,12 @@ def test_the_metrics_are_those_of_the_scores(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"targets": None}, "missing targets"),
+        ({"targets": None}, "missing 'targets'"),
         ({"inputs": np.ones((N, T))}, r"inputs: expected numbers \(N, T, I\), got float64 of shape \(11, 5\)"),
         ({"inputs": np.full((N, T, I), "x")}, r"inputs: expected numbers"),
         ({"inputs": np.full((N, T, I), np.nan)}, "expected finite numbers"),
         ({"targets": np.arange(N) - 1}, "targets: expected 11 classes from 0, .* from -1"),
+        ({"targets": np.arange(N) + 2**62}, "targets: expected classes below 1000000, got 4611686018427387914"),
         ({"targets": np.arange(N) / 2}, "targets: expected 11 classes from 0, got float64"),
         ({"targets": np.arange(N - 1)}, r"got int64 of shape \(10,\)"),
         ({"lengths": np.full(N, T + 1)}, "lengths: expected values from 0 to T = 5"),
@@ -118,6 +121,27 @@ def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
     for name in ("cut.npz", "array.npy"):
         with pytest.raises(FileError, match=r"not a whole \.npz file"):
             Digits(str(tmp_path / name))
+
+
+def test_a_file_whose_members_are_no_arrays_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as file:
+        file.writestr("inputs", "hello")
+        file.writestr("targets", "there")
+    with pytest.raises(FileError, match=r"expected only arrays in an \.npz file, got the entry 'inputs'"):
+        Digits(str(tmp_path / "text.npz"))
+
+
+@pytest.mark.parametrize("error", [zlib.error("z"), RuntimeError("r"), KeyError("k"), MemoryError()], ids=repr)
+def test_what_a_damaged_file_raises_is_one_of_our_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def raises(*_: object, **__: object) -> None:
+        raise error
+
+    path = saved(tmp_path)
+    monkeypatch.setattr(np, "load", raises)
+    with pytest.raises(FileError, match=r"not a whole \.npz file: \S"):
+        Digits(path)
 
 
 @pytest.mark.parametrize("optimizer", [Adam(0.01), SGD(0.1, 0.9)])

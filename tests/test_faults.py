@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnzoo.conformance.checks import Outcome, items, run
+from rnnzoo.conformance.checks import CHECKS, Outcome, items, run
 from rnnzoo.numpy_impl import nonlinearities, recurrent, training
 from rnnzoo.numpy_impl.backend import NumpyBackend
 from rnnzoo.spec import Result
@@ -125,7 +125,69 @@ class GradientOfInputsForgotten(NumpyBackend):
         return {name: g for name, g in super().gradients(*args, **kwargs).items() if name != "inputs"}
 
 
+class WritesBeforeItRefuses(NumpyBackend):
+    def from_spec(self, model: Any, weights: Any, *, cast: bool = False) -> None:
+        for name in model.weights:
+            if name in weights and np.shape(weights[name]) == model.weights[name].shape:
+                model.weights[name][...] = weights[name]
+        super().from_spec(model, weights, cast=cast)
+
+
+class WeightsThroughFloat32(NumpyBackend):
+    def from_spec(self, model: Any, weights: Any, *, cast: bool = False) -> None:
+        super().from_spec(model, {n: w.astype(np.float32).astype(w.dtype) for n, w in weights.items()}, cast=cast)
+
+
+class InputsThroughFloat32(NumpyBackend):
+    def run(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Result:
+        narrow = inputs if model.spec.embedding else np.asarray(inputs, np.float32)
+        return super().run(model, narrow, *args, **kwargs)
+
+
+class SignOfZeroLost(NumpyBackend):
+    def to_spec(self, model: Any) -> Any:
+        return {name: array + 0.0 for name, array in super().to_spec(model).items()}
+
+
+class KeepsTheCallersArrays(NumpyBackend):
+    def from_spec(self, model: Any, weights: Any, *, cast: bool = False) -> None:
+        super().from_spec(model, weights, cast=cast)
+        model.weights.update({name: np.asarray(array) for name, array in weights.items()})
+
+
+class GivesItsOwnArrays(NumpyBackend):
+    def to_spec(self, model: Any) -> Any:
+        return dict(model.weights)
+
+
+class InitializerIgnored(NumpyBackend):
+    def build(self, spec: Any, seed: int = 0, dtype: str = "float32") -> Any:
+        return super().build(replace(spec, initializer="torch"), seed, dtype)
+
+
+class SeedsNumPy(NumpyBackend):
+    def build(self, spec: Any, seed: int = 0, dtype: str = "float32") -> Any:
+        np.random.seed(seed % 2**32)
+        return super().build(spec, seed, dtype)
+
+
+class MissingCotangentIsOne(NumpyBackend):
+    def gradients(self, model: Any, inputs: Any, outputs: Any = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        shape = (*np.shape(inputs)[:2], model.spec.output_size)
+        return super().gradients(model, inputs, np.ones(shape) if outputs is None else outputs, *args, **kwargs)
+
+
+class SupportsRaises(NumpyBackend):
+    def supports(self, spec: Any) -> str | None:
+        raise RuntimeError("boom")
+
+
 WRAPPED = {
+    WritesBeforeItRefuses: "weights", WeightsThroughFloat32: "results",
+    InputsThroughFloat32: "results",
+    SignOfZeroLost: "weights", KeepsTheCallersArrays: "weights", GivesItsOwnArrays: "weights",
+    InitializerIgnored: "weights",
+    SeedsNumPy: "weights", MissingCotangentIsOne: "cotangents", SupportsRaises: "results",
     Transposed: "results", BiasDropped: "results", BackwardNotFlippedBack: "results", HalvesSwapped: "results",
     LastOutputForFinalState: "results", StatesOfLayersMixedUp: "results", Float32Inside: "results",
     InitialStateIgnored: "results", LengthsIgnored: "results", NoValidStepGivesZeroState: "results",
@@ -138,7 +200,7 @@ def _red(backend: Any, check: str) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.verdict == "failed"]
 
 
-@pytest.mark.parametrize("check", ["weights", "results", "gradients", "padding", "relu_at_zero", "training"])
+@pytest.mark.parametrize("check", CHECKS)
 def test_the_backend_without_a_fault_is_green(check: str):
     assert not _red(NumpyBackend(), check)
 
@@ -165,8 +227,39 @@ def _clip_per_variable(clip: Any, gradients: Any, norm: float) -> Any:
     return {name: clipped(clip, {name: g}, float(np.linalg.norm(g)))[name] for name, g in gradients.items()}
 
 
+def _state_with_moments_forgotten(self: Any) -> Any:
+    return {
+        name: a if name == "step" or name.startswith("carried") else np.zeros_like(a) for name, a in state(self).items()
+    }
+
+
+def _cross_entropy_without_shift(scores: Any, targets: Any, entries: Any) -> Any:
+    with np.errstate(over="ignore", invalid="ignore"):
+        e = np.exp(scores)
+        d_scores = e / e.sum(axis=-1, keepdims=True)
+        losses = -np.log(np.take_along_axis(d_scores, targets[..., None], -1))[..., 0]
+    np.put_along_axis(d_scores, targets[..., None], np.take_along_axis(d_scores, targets[..., None], -1) - 1, axis=-1)
+    return np.where(entries, losses, 0).sum(), np.where(entries[..., None], d_scores, 0)
+
+
+def _sigmoid_that_overflows(a: Any) -> Any:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.exp(a) / (1 + np.exp(a))
+
+
+def _norm_of_sparse_slices(gradients: Any) -> float:
+    own = {name: g * 0.5 if name == "embedding.weight" else g for name, g in gradients.items()}
+    return float(global_norm(own))
+
+
+def _average_for_sum(kind: str, outputs: list[Any]) -> Any:
+    return recurrent_merge("average" if kind == "sum" and outputs[0].ndim == 2 else kind, outputs)
+
+
+state, global_norm = training.Trainer.state, training.global_norm
 recurrent_merge, loss_and_gradient, clipped = recurrent.merge, training.loss_and_gradient, training.clipped
 RELU = nonlinearities.NONLINEARITIES["relu"]._replace(times_derivative=_relu_one_at_zero)
+OVERFLOWS = nonlinearities.NONLINEARITIES["sigmoid"]._replace(value=_sigmoid_that_overflows)
 REPLACED: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "relu'(0) = 1": (
         nonlinearities.NONLINEARITIES,
@@ -177,6 +270,11 @@ REPLACED: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "layers fed by one direction": (recurrent, "merge", _one_direction_only, "results"),
     "mean instead of sum": (training, "loss_and_gradient", _mean_for_sum, "training"),
     "clip per variable": (training, "clipped", _clip_per_variable, "training"),
+    "moments forgotten": (training.Trainer, "state", _state_with_moments_forgotten, "training"),
+    "softmax without shift": (training, "_cross_entropy", _cross_entropy_without_shift, "training"),
+    "sigmoid overflows": (nonlinearities.NONLINEARITIES, "sigmoid", OVERFLOWS, "results"),
+    "norm of sparse slices": (training, "global_norm", _norm_of_sparse_slices, "training"),
+    "final states averaged, not summed": (recurrent, "merge", _average_for_sum, "results"),
     "norm of the clipped gradients": (training, "global_norm", lambda gradients: 0.5, "training"),
 }
 

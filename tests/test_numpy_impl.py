@@ -450,6 +450,30 @@ def test_a_damaged_npz_file_gives_one_of_our_errors(tmp_path: Path) -> None:
     assert refused > 150
 
 
+def blocks(gates: int, height: int = H) -> dict[str, np.ndarray]:
+    """Weights under the names of torch's modules; (gates*H, P) in a projected LSTM."""
+    return {"weight_ih_l0": random(1, gates * height, I), "weight_hh_l0": random(2, gates * height, height)}
+
+
+PROJECTED = {**blocks(4), "weight_hh_l0": random(3, 4 * H, 2), "weight_hr_l0": random(4, 2, H)}
+
+
+@pytest.mark.parametrize("spec", [None, FILE_SPEC], ids=["no spec", "spec"])
+@pytest.mark.parametrize(("kind", "weights"), [("LSTM", blocks(4)), ("GRU", blocks(3)), ("LSTM", PROJECTED)])
+def test_weights_of_another_cell_are_refused_by_its_name(
+    tmp_path: Path, kind: str, weights: dict[str, np.ndarray], spec: ModelSpec | None
+) -> None:
+    np.savez(tmp_path / "a.npz", **{f"rnn.{name}": array for name, array in weights.items()})
+    with pytest.raises(UnsupportedError, match=rf"a\.npz: rnn\.weight_hh_l0 of shape .* belongs to {kind} weights"):
+        BACKEND.files.read(tmp_path / "a.npz", spec)
+
+
+def test_square_weights_under_torchs_names_are_no_other_cell(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **blocks(1))
+    with pytest.raises(WeightError, match="weight_hh_l0"):
+        BACKEND.files.read(tmp_path / "a.npz", FILE_SPEC)
+
+
 def test_recurrent_is_the_core_alone() -> None:
     from rnnzoo.numpy_impl.model import Recurrent, SequenceModel
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("case", quick_cases()[::4], ids=lambda case: case.name)
 def test_decimal_mpmath_and_float64_agree(case: Case):
     exact, other, double = (
-        oracle.run(case.spec, case.weights, case.checked, kind)
+        oracle.run(case.spec, case.weights, case.understood, kind)
         for kind in (numbers.decimal(40), numbers.mpmath(60), numbers.float64())
     )
     for name, wanted in exact.items():
@@ -43,9 +43,9 @@ def test_one_step_by_hand():
 def test_gradients_equal_the_derivative_along_a_line():
     sizes = Sizes(3, 4, 2, 3, 2)
     case = Case(ModelSpec("stacked_bi_rnn", 2, 3, 2, merge="multiply", head=Head(2)), sizes, "lengths", True)
-    gradients = oracle.gradients(case.spec, case.weights, case.checked, case.cotangents)
+    gradients = oracle.gradients(case.spec, case.weights, case.understood, case.cotangents)
     model = oracle.Oracle(case.spec, case.weights, numbers.decimal(40))
-    difference = oracle.Difference(model, case.checked, oracle.contraction(case.cotangents))
+    difference = oracle.Difference(model, case.understood, oracle.contraction(case.cotangents))
     for name, array in case.weights.items():
         direction = case.numbers(f"direction {name}", *array.shape)
         along, wanted = difference.along({name: direction}), float((gradients[name] * direction).sum())
@@ -54,7 +54,7 @@ def test_gradients_equal_the_derivative_along_a_line():
 
 def test_the_oracle_follows_the_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     case = next(case for case in quick_cases() if case.spec.nonlinearity == "tanh")
-    before = oracle.run(case.spec, case.weights, case.checked)
+    before = oracle.run(case.spec, case.weights, case.understood)
     for kind in ("cells", "variants"):
         (tmp_path / kind).mkdir()
         for path in (spec_definitions.FOLDER / kind).glob("*.yaml"):
@@ -63,7 +63,7 @@ def test_the_oracle_follows_the_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(spec_definitions, "FOLDER", tmp_path)
     spec_definitions.load_cell.cache_clear()
     try:
-        after = oracle.run(case.spec, case.weights, case.checked)
+        after = oracle.run(case.spec, case.weights, case.understood)
     finally:
         spec_definitions.load_cell.cache_clear()
     assert not np.array_equal(before["outputs"], after["outputs"])
@@ -74,3 +74,5 @@ def test_the_oracle_shares_no_code_with_a_backend():
         tree = ast.parse((ROOT / "conformance" / name).read_text())
         modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         assert not [module for module in modules if "impl" in module or module.endswith("backend")], name
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert not {found for found in names if found.startswith("checked_")}, name  # what backends read inputs with

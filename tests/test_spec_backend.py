@@ -136,7 +136,7 @@ def test_an_entry_point_is_a_name_of_its_own(third_party: types.ModuleType, monk
 def test_a_result_names_its_arrays() -> None:
     result = Result(np.ones((2, 3, 4), np.float32), {"c": np.zeros((1, 2, 4)), "h": np.ones((1, 2, 4))}, None)
     assert result.final_state is result.final_states["c"]
-    named = backend.as_float64(result)
+    named = result.arrays()
     assert list(named) == ["outputs", "final_state.c", "final_state.h"]
-    assert all(array.dtype == np.float64 for array in named.values())
-    assert "scores" in backend.as_float64(Result(result.outputs, result.final_states, np.ones((2, 5))))
+    assert named["outputs"] is result.outputs and named["final_state.c"] is result.final_state
+    assert "scores" in Result(result.outputs, result.final_states, np.ones((2, 5))).arrays()

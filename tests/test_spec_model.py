@@ -17,9 +17,10 @@ from rnnzoo.spec.model import MERGES, NONLINEARITIES
 SIZES = st.integers(1, 10**6)
 VECTOR_DRAWS = st.builds(Draw, st.sampled_from(["zeros", "uniform", "normal"]), st.floats(1e-300, 1e300))
 DRAWS = st.builds(Draw, st.sampled_from(DISTRIBUTIONS), st.floats(1e-300, 1e300))
+WEIGHT_DRAWS = DRAWS.filter(lambda draw: draw.distribution != "identity")
 PARTS = {
     "initializer": st.sampled_from(list(INITIALIZERS.values()))
-    | st.builds(Initializer, DRAWS, DRAWS, VECTOR_DRAWS, DRAWS, DRAWS, DRAWS),
+    | st.builds(Initializer, WEIGHT_DRAWS, DRAWS, VECTOR_DRAWS, WEIGHT_DRAWS, WEIGHT_DRAWS, WEIGHT_DRAWS),
     "embedding": st.none() | st.builds(Embedding, SIZES),
     "head": st.none() | st.builds(Head, SIZES, st.booleans(), st.sampled_from(["steps", "final"])),
     "context": st.none() | st.builds(Context, SIZES),
@@ -188,11 +189,23 @@ def test_sizes_follow_from_variant_and_merge() -> None:
 
 
 def test_only_a_model_that_reads_forward_step_by_step_streams() -> None:
-    ModelSpec("stacked_rnn", 3, 4, 2, head=Head(5)).check_streams()
+    ModelSpec("stacked_rnn", 3, 4, 2, head=Head(5)).check_streams(state_given=False)
     with pytest.raises(SpecError, match="step: bi_rnn reads backward"):
-        ModelSpec("bi_rnn", 3, 4).check_streams()
+        ModelSpec("bi_rnn", 3, 4).check_streams(state_given=False)
     with pytest.raises(SpecError, match="step: the head reads the final state"):
-        ModelSpec("simple_rnn", 3, 4, head=Head(5, reads="final")).check_streams()
+        ModelSpec("simple_rnn", 3, 4, head=Head(5, reads="final")).check_streams(state_given=False)
+
+
+def test_streaming_with_a_context_starts_from_its_state() -> None:
+    spec = ModelSpec("simple_rnn", 3, 4, context=Context(5))
+    spec.check_streams(state_given=True)
+    with pytest.raises(SpecError, match=r"start from initial_state\(context\)"):
+        spec.check_streams(state_given=False)
+
+
+def test_the_identity_is_for_the_recurrent_weight_alone() -> None:
+    with pytest.raises(SpecError, match="initializer head: 'identity' is for the recurrent_weight"):
+        dataclasses.replace(INITIALIZERS["irnn"], head=Draw("identity"))
 
 
 def test_a_spec_with_any_part_is_not_the_core() -> None:

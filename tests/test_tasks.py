@@ -59,7 +59,7 @@ def test_evaluation_finds_the_task_in_the_provenance() -> None:
 
 def test_a_file_without_a_task_cannot_be_evaluated() -> None:
     contents = digits_contents()._replace(provenance={})
-    with pytest.raises(FileError, match="names no task; expected a checkpoint that 'rnnzoo train' wrote"):
+    with pytest.raises(FileError, match="expected a model that 'rnnzoo train' wrote, got one whose file names no task"):
         evaluate(contents, "numpy")
 
 
@@ -73,8 +73,49 @@ def test_data_that_changed_since_the_training_are_refused() -> None:
 def test_other_data_of_another_width_do_not_fit_the_model(tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     np.savez(path, inputs=np.ones((6, 4, 3)), targets=np.arange(6))
-    with pytest.raises(InputError, match=r"\(B, T, 8\)"):
+    with pytest.raises(
+        InputError, match=r"want ModelParts\(input_size=3, .* has ModelParts\(input_size=8, .*data=PATH"
+    ):
         evaluate(digits_contents(), "numpy", data=str(path))
+
+
+def test_other_data_may_lack_classes_of_the_model_but_not_have_more(tmp_path: Path) -> None:
+    for classes in (9, 10):
+        np.savez(tmp_path / f"{classes}.npz", inputs=np.ones((12, 4, 8)), targets=np.arange(12) % classes)
+        assert len(evaluate(digits_contents(), "numpy", data=str(tmp_path / f"{classes}.npz")).predictions) == 2
+    np.savez(tmp_path / "11.npz", inputs=np.ones((12, 4, 8)), targets=np.arange(12) % 11)
+    with pytest.raises(InputError, match=r"want .*Head\(size=11.*has .*Head\(size=10"):
+        evaluate(digits_contents(), "numpy", data=str(tmp_path / "11.npz"))
+
+
+def test_a_model_without_a_head_cannot_be_evaluated() -> None:
+    spec = ModelSpec("bi_rnn", 8, 5)
+    with pytest.raises(InputError, match="has a model without a head"):
+        evaluate(digits_contents()._replace(spec=spec, weights=initial_weights(spec, 0)), "numpy")
+
+
+def test_a_trained_model_takes_other_data_and_no_other_setting() -> None:
+    for unknown in ({"text": "x"}, {"sha": "0"}, {"name": "char_lm"}):
+        with pytest.raises(SpecError, match=r"task digits: .* no override '\w+'; known are 'data', 'sha256'"):
+            evaluate(digits_contents(), "numpy", **unknown)  # type: ignore[arg-type]
+
+
+def test_data_that_moved_are_named_anew(tmp_path: Path) -> None:
+    np.savez(tmp_path / "old.npz", inputs=np.random.default_rng(2).normal(size=(9, 4, 8)), targets=np.arange(9))
+    task = load_task({"name": "digits", "data": str(tmp_path / "old.npz")})
+    spec = model_spec(task, FIELDS)
+    contents = Contents(spec, initial_weights(spec, 3), {"task": task.settings()})
+    before = evaluate(contents, "numpy")
+    (tmp_path / "old.npz").rename(tmp_path / "new.npz")
+    with pytest.raises(FileError, match=r"old\.npz: no such file; .*'rnnzoo evaluate FILE data=PATH'"):
+        evaluate(contents, "numpy")
+    recorded = task.settings()["sha256"]
+    for overrides in ({}, {"sha256": recorded}):
+        assert evaluate(contents, "numpy", data=str(tmp_path / "new.npz"), **overrides).metrics == before.metrics
+    np.savez(tmp_path / "new.npz", inputs=np.ones((9, 4, 8)), targets=np.arange(9))
+    evaluate(contents, "numpy", data=str(tmp_path / "new.npz"))
+    with pytest.raises(FileError, match=f"SHA-256 {recorded[:12]}"):
+        evaluate(contents, "numpy", data=str(tmp_path / "new.npz"), sha256=recorded)
 
 
 def test_weights_that_do_not_fit_their_spec_are_refused() -> None:

@@ -30,6 +30,8 @@ from rnnzoo.spec import (
 )
 from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
 from rnnzoo.tf_impl import Recurrent, SequenceModel, optimizers
+from rnnzoo.tf_impl.cells import load_cell
+from rnnzoo.tf_impl.nonlinearities import NONLINEARITIES
 from rnnzoo.tf_impl.training import Trainer
 
 # Keras 3.15 hands its variables to NumPy 2.4 in the old way when it saves them.
@@ -127,8 +129,79 @@ def test_lengths_and_a_mask_are_refused() -> None:
         layer(steps(), lengths=np.array([7, 0, 1, 2]))
     with pytest.raises(InputError, match=r"expected shape \(B, T, 3\)"):
         layer(steps(shape=(B, T, 2)))
-    with pytest.raises(InputError, match=r"state h: expected shape \(4, None, 5\)"):
+    with pytest.raises(InputError, match=r"state h: expected shape \(4, 4, 5\), got \(1, 4, 5\)"):
         layer(steps(), initial_state=np.zeros((1, B, H)))
+
+
+def test_lengths_are_the_mask_of_what_has_steps() -> None:
+    model = SequenceModel(LABELLER, seed=1)
+    scores, outputs, _ = model(steps(), lengths=LENGTHS, return_state=True)
+    for series in (scores, outputs, model(steps(), lengths=LENGTHS), SequenceModel(CORE)(steps(), lengths=LENGTHS)):
+        assert np.array_equal(series._keras_mask, VALID)
+    pooled = keras.layers.GlobalAveragePooling1D()(model(steps(), lengths=LENGTHS))
+    assert_close(pooled[0], np.mean(scores[0], 0), "float32")
+    assert_close(pooled[3], scores[3, 0], "float32")
+    assert getattr(SequenceModel(CLASSIFIER)(tokens(), lengths=LENGTHS), "_keras_mask", None) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "x", "arguments", "message"),
+    [
+        (
+            LABELLER,
+            steps(),
+            {"initial_state": states(batch=2)},
+            r"state h: expected shape \(4, 4, 5\), got \(4, 2, 5\)",
+        ),
+        (LABELLER, np.ones((B, T, I), np.int32), {}, "inputs: expected floating-point numbers, got int32"),
+        (LABELLER, np.ones((B, 0, I)), {}, r"B and T at least 1, got \(4, 0, 3\)"),
+        (CLASSIFIER, np.ones((B, 0), np.int64), {}, r"B and T at least 1, got \(4, 0\)"),
+        (LABELLER, steps(), {"mask": VALID.astype(np.int32)}, "mask: expected bool, .* got int32"),
+        (LABELLER, steps(), {"lengths": LENGTHS / 1.0}, "lengths: expected integers"),
+        (CLASSIFIER, tokens() / 1.0, {}, "inputs: expected integer tokens .* got float"),
+        (CAPTIONER, steps(), {"context": steps(2, (B, 3))}, r"context: expected shape \(None, 8\), got \(4, 3\)"),
+        (CAPTIONER, steps(), {"context": steps(2, (2, 8))}, r"context: expected shape \(4, None\), got \(2, 8\)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(spec: ModelSpec, x: Any, arguments: Any, message: str) -> None:
+    models = [SequenceModel(spec)] + ([Recurrent(LABELLER_CORE)] if spec is LABELLER else [])
+    for model in models:
+        with pytest.raises(InputError, match=message):
+            model(x, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("spec", "x", "state", "message"),
+    [
+        (STREAMING, tokens()[:, 0], states(STREAMING, 2), r"state h: expected shape \(2, 4, 5\), got \(2, 2, 5\)"),
+        (STREAMING, tokens()[:, 0] / 1.0, None, "integer tokens"),
+        (STREAMING, tokens()[0, 0], None, "expected shape"),
+        (CAPTIONER, np.ones((B, I), np.int64), states(CAPTIONER), "floating-point"),
+    ],
+)
+def test_steps_that_do_not_fit_are_named(spec: ModelSpec, x: Any, state: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SequenceModel(spec).step(x, state)
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+def test_fit_and_predict_take_what_keras_hands_on() -> None:
+    model, y = SequenceModel(ModelSpec("simple_rnn", I, H, head=Head(O, reads="final"))), np.array([0, 1, 1, 0])
+    fitted(model, optimizers.SGD(0.1), steps(), y)
+    assert model.predict(steps(), verbose=0, batch_size=3).shape == (B, O)
+    words = SequenceModel(CLASSIFIER)
+    for kind in (np.int32, np.int64):
+        fitted(words, optimizers.SGD(0.1), tokens().astype(kind), y)
+        assert words.predict(tokens().astype(kind), verbose=0).shape == (B, O)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "toy"])
+def test_a_cell_says_0_where_nothing_but_q_reaches_its_output_state(cell: str, toy_cell: Callable[[str], None]) -> None:
+    toy_cell("tf_impl")
+    code, names = load_cell(cell), ("c", "h") if cell == "toy" else ("h",)
+    p, given = tf.ones((B, 2 * H if cell == "toy" else H)), {name: tf.ones((B, H)) for name in names}
+    d_states = code.step_gradient(p, p, given, given, given, NONLINEARITIES["tanh"])[2]
+    assert type(d_states["h"]) is float and d_states["h"] == 0.0
 
 
 def test_saved_model_file_gives_the_model_back(tmp_path: Path) -> None:
@@ -279,6 +352,8 @@ def test_context_starts_a_stream() -> None:
     assert_close(y, model(steps()[:, :1], context=context)[:, 0])
     with pytest.raises(InputError, match="exactly one"):
         model(steps())
+    with pytest.raises(SpecError, match=r"initial_state\(context\)"):
+        model.step(steps()[:, 0])
 
 
 def test_building_leaves_every_global_random_state_alone() -> None:

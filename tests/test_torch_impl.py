@@ -3,6 +3,7 @@ other backends is the conformance suite's."""
 
 import copy
 import io
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,59 @@ def test_a_second_derivative_is_refused_with_a_message() -> None:
         first.sum().backward()
 
 
+def transformed(name: str, f: Callable[[Tensor], Tensor], x: Tensor) -> Any:
+    if name == "jvp":
+        return torch.func.jvp(f, (x,), (x,))
+    if name == "compiled jvp":
+        return torch.compile(lambda z: torch.func.jvp(f, (z,), (z,)), backend="eager")(x)
+    if name == "linearize":
+        return torch.func.linearize(f, x)
+    if name == "forward_ad":
+        with torch.autograd.forward_ad.dual_level():
+            return f(torch.autograd.forward_ad.make_dual(x, x))
+    if name == "batched":
+        return torch.autograd.functional.jacobian(f, x, vectorize=True)
+    if name == "vmap":
+        return torch.vmap(f)(x[None])
+    return getattr(torch.func, name)(f)(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own, of its forward mode
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of torch's compiler
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("jvp", "jvp or jacfwd"), ("jacfwd", "jvp or jacfwd"), ("hessian", "torch.func"), ("linearize", "forward-mode"),
+     ("compiled jvp", "forward-mode"), ("forward_ad", "forward-mode"), ("grad", "func.grad"), ("jacrev", "or jacrev"),
+     ("vmap", "those of torch.vmap"), ("batched", "those of torch.vmap")],
+)  # fmt: skip
+def test_transforms_of_torch_are_refused_by_name(name: str, message: str) -> None:
+    model = Recurrent(spec_of("simple_rnn"), dtype="float64")
+    torch.compiler.reset()
+    with pytest.raises(UnsupportedError, match=message):
+        transformed(name, lambda z: model(z)[0].sum(), drawn(B, T, I))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own, of its forward mode
+def test_a_derivative_by_the_weights_in_forward_mode_is_refused() -> None:
+    model, x = Recurrent(spec_of("simple_rnn"), dtype="float64"), drawn(B, T, I)
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for name in weights:
+        with pytest.raises(UnsupportedError, match="jvp or jacfwd"):
+            torch.func.jvp(
+                lambda w, name=name: torch.func.functional_call(model, {**weights, name: w}, (x,))[0],
+                (weights[name],), (weights[name],),
+            )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own, of its forward mode
+def test_a_model_beside_a_transform_runs() -> None:
+    model, x = Recurrent(spec_of("simple_rnn"), dtype="float64"), drawn(B, T, I)
+    expected = model(x)[0]
+    with torch.autograd.forward_ad.dual_level():
+        assert torch.equal(model(x)[0], expected)
+    assert torch.equal(torch.func.functionalize(model)(x)[0], expected)
+
+
 # Padding
 
 
@@ -244,9 +298,11 @@ def test_a_step_at_a_time_is_the_whole_run() -> None:
             assert_close(y, (whole[0] if spec.is_core else whole.scores)[:, t])
         assert_close(state, whole[1])
     with pytest.raises(InputError, match="a single number"):
-        model.step(x[0, 0, 0])
+        model.step(x[0, 0, 0], state)
     with pytest.raises(SpecError, match="reads backward"):
         Recurrent(spec_of("bi_rnn")).step(x[:, 0])
+    with pytest.raises(SpecError, match=r"initial_state\(context\)"):
+        SequenceModel(spec_of("stacked_rnn", context=Context(2))).step(x[:, 0])
 
 
 def test_a_context_gives_each_layer_and_direction_its_own_rows() -> None:
@@ -490,7 +546,7 @@ class Hostile:
         self.folder = folder
 
     def __reduce__(self) -> Any:
-        return (Path.mkdir, (self.folder,))
+        return (os.mkdir, (str(self.folder),))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"not a model", b"\x80\x02}q\x00."])
@@ -513,10 +569,30 @@ def test_a_truncated_file_gets_one_error(written: Path) -> None:
 def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     torch.save({"state_dict": Hostile(tmp_path / "made")}, tmp_path / "hostile.pt")
     torch.save(Recurrent(spec_of()), tmp_path / "module.pt")
-    for name in ("hostile.pt", "module.pt"):
-        with pytest.raises(FileError, match="of tensors alone"):
+    for name, held in (("hostile.pt", "mkdir"), ("module.pt", "Recurrent")):
+        with pytest.raises(FileError, match=rf"of tensors alone: it holds \S+{held}, which is no tensor") as raised:
             BACKEND.files.read(tmp_path / name)
+        assert "\x1b" not in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "made").exists()
+    torch.load(tmp_path / "hostile.pt", weights_only=False)  # it is hostile indeed
+    assert (tmp_path / "made").exists()
+
+
+def test_a_state_dict_under_another_name_is_named(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "model": nn.RNN(I, H).state_dict()}, tmp_path / "rnn.pt")
+    with pytest.raises(FileError, match=r"under 'model'; save that alone: torch.save\(checkpoint\['model'\]"):
+        BACKEND.files.read(tmp_path / "rnn.pt", spec_of())
+    torch.save({"epoch": 3, "model": nn.LSTM(I, H).state_dict()}, tmp_path / "lstm.pt")
+    with pytest.raises(UnsupportedError, match="LSTM weights"):
+        BACKEND.files.read(tmp_path / "lstm.pt")
+
+
+def test_why_a_file_is_unreadable_is_one_sentence(tmp_path: Path) -> None:
+    for content in (b"", b"PK\x03\x04 damaged", b"not a model"):
+        (tmp_path / "model.pt").write_bytes(content)
+        with pytest.raises(FileError, match=r"of tensors alone: [^.\n]+; write it with") as raised:
+            BACKEND.files.read(tmp_path / "model.pt")
+        assert "weights_only" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -564,6 +640,21 @@ def test_the_parts_around_the_core_are_checked_as_well() -> None:
         Recurrent(FULL)
     with pytest.raises(WeightError, match="bfloat16"):
         Recurrent(spec_of(), dtype=torch.bfloat16)
+
+
+def test_numpy_arrays_are_to_be_made_tensors() -> None:
+    core, model = Recurrent(spec_of("simple_rnn")), SequenceModel(spec_of("simple_rnn", context=Context(2)))
+    x, array = torch.ones(B, T, I), np.ones((B, T, I), np.float32)
+    start = torch.ones(1, B, H)
+    for name, call in (
+        ("inputs", lambda: core(array)), ("inputs", lambda: model(array, initial_state=start)),
+        ("step inputs", lambda: core.step(array[:, 0])), ("step inputs", lambda: model.step(array[:, 0], start)),
+        ("mask", lambda: core(x, mask=np.ones((B, T), np.bool_))),
+        ("initial_state h", lambda: core(x, initial_state=start.numpy())),
+        ("context", lambda: model(x, context=np.ones((B, 2), np.float32))),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{name}: expected a torch tensor, got ndarray; .*torch.from_numpy"):
+            call()
 
 
 def test_weights_from_read_only_and_strided_arrays_load_without_a_warning() -> None:

@@ -34,29 +34,49 @@ def checked_dtype(dtype: Any) -> str:
     return check_dtype(policy.name)
 
 
-def check_inputs(shape: Any, rank: int, spec: ModelSpec) -> None:
-    """Raises InputError unless what is known of the shape fits (B, T, I), or (B, T) for tokens."""
-    if len(shape) != rank or (rank == 3 and shape[2] not in (None, spec.input_size)):
+def check_shape(shape: Any, spec: ModelSpec) -> None:
+    """Raises InputError unless what is known of the shape fits (B, T, I), or (B, T) where there is an embedding."""
+    rank = 2 if spec.embedding else 3
+    if len(shape) != rank or 0 in tuple(shape) or (rank == 3 and shape[2] not in (None, spec.input_size)):
         wanted = f"(B, T, {spec.input_size})" if rank == 3 else "(B, T) tokens"
-        raise InputError(f"inputs: expected shape {wanted}, got {tuple(shape)}")
+        raise InputError(f"inputs: expected shape {wanted} with B and T at least 1, got {tuple(shape)}")
+
+
+def check_inputs(inputs: Tensor, spec: ModelSpec) -> None:
+    """`check_shape`, and real numbers, or integers where there is an embedding. Raises InputError."""
+    check_shape(inputs.shape, spec)
+    if spec.embedding and not _dtype(inputs).is_integer:
+        raise InputError(
+            f"inputs: expected integer tokens (B, T), as the model has an embedding, got {_dtype(inputs).name}; "
+            "convert them, or give keras.Input a dtype of integers"
+        )
+    if not spec.embedding and not _dtype(inputs).is_floating:
+        raise InputError(f"inputs: expected floating-point numbers, got {_dtype(inputs).name}; convert them first")
 
 
 def valid_steps(inputs: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor | None:
     """The mask (B, T) that lengths, a mask or the mask that Keras has put on the inputs stand for.
 
     Raises:
-        InputError: there are lengths and a mask, a shape is wrong, or (eagerly) a length is outside 0 .. T.
+        InputError: there are lengths and a mask, a shape or dtype is wrong, or (eagerly) a length is outside 0 .. T.
     """
     mask = getattr(inputs, "_keras_mask", None) if mask is None else mask
-    if lengths is None:
-        if mask is None:
-            return None
-        mask = tf.cast(mask, tf.bool)
-        _check_shape("mask", mask, inputs.shape[:2])
-        return mask
-    if mask is not None:
+    if lengths is not None and mask is not None:
         raise InputError("lengths and mask: expected one of them, got both; lengths are the mask t < length")
-    lengths = tf.convert_to_tensor(lengths)
+    if lengths is not None:
+        return _mask_of(inputs, tf.convert_to_tensor(lengths))
+    if mask is None:
+        return None
+    mask = tf.convert_to_tensor(mask)
+    if mask.dtype != tf.bool:
+        raise InputError(f"mask: expected bool, True where a step is valid, got {mask.dtype.name}; give mask != 0")
+    _check_shape("mask", mask, inputs.shape[:2])
+    return mask
+
+
+def _mask_of(inputs: Tensor, lengths: Tensor) -> Tensor:
+    if not lengths.dtype.is_integer:
+        raise InputError(f"lengths: expected integers (B,), got {lengths.dtype.name}")
     _check_shape("lengths", lengths, inputs.shape[:1])
     if tf.executing_eagerly() and not (
         0 <= int(tf.reduce_min(lengths)) <= int(tf.reduce_max(lengths)) <= inputs.shape[1]
@@ -65,21 +85,26 @@ def valid_steps(inputs: Tensor, mask: Tensor | None, lengths: Tensor | None) -> 
     return tf.range(tf.shape(inputs)[1], dtype=lengths.dtype) < lengths[:, None]
 
 
-def states_by_name(spec: ModelSpec, given: Any, batch: Tensor, dtype: str) -> Tensors:
-    """States (L*D, B, H) by name: zeros where none are given. Raises InputError."""
+def states_by_name(spec: ModelSpec, given: Any, inputs: Tensor, dtype: str) -> Tensors:
+    """States (L*D, B, H) by name, for inputs (B, ...): zeros where none are given. Raises InputError."""
     names, rows = spec.cell_definition.states, spec.num_layers * spec.num_directions
     if given is None:
-        return {name: tf.zeros([rows, batch, spec.hidden_size], dtype) for name in names}
+        return {name: tf.zeros([rows, tf.shape(inputs)[0], spec.hidden_size], dtype) for name in names}
     if not isinstance(given, Mapping):
         if len(names) > 1:
             raise InputError(f"state: cell {spec.cell} has the states {listed(names)}; give a dict with each of them")
         given = {names[0]: given}
     if set(given) != set(names):
         raise InputError(f"state: expected the states {listed(names)}, got {listed(given)}")
-    states = {name: tf.convert_to_tensor(given[name], dtype) for name in names}
-    for name, state in states.items():
-        _check_shape(f"state {name}", state, (rows, None, spec.hidden_size))
-    return states
+    shape = (rows, inputs.shape[0], spec.hidden_size)
+    return {name: real(f"state {name}", given[name], shape, dtype) for name in names}
+
+
+def real(where: str, given: Any, shape: Any, dtype: str) -> Tensor:
+    """Real numbers of this shape, None where it is unknown, as a tensor of the dtype. Raises InputError."""
+    tensor = tf.cast(given, dtype) if hasattr(given, "dtype") else tf.convert_to_tensor(given, dtype)
+    _check_shape(where, tensor, shape)
+    return tensor
 
 
 def single_or_all(states: dict[str, Any]) -> Any:
@@ -90,6 +115,10 @@ def single_or_all(states: dict[str, Any]) -> Any:
 def named_states(spec: ModelSpec, states: Any) -> Tensors:
     """The states by name, whether there is one or a dict of several."""
     return states if isinstance(states, dict) else {spec.cell_definition.states[0]: states}
+
+
+def _dtype(given: Tensor) -> Any:
+    return tf.as_dtype(given.dtype)
 
 
 def _check_shape(where: str, tensor: Tensor, expected: Any) -> None:

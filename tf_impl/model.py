@@ -10,7 +10,7 @@ from ..spec.errors import InputError
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
 from . import streaming
-from .arguments import check_inputs, checked_dtype, named_states, states_by_name, valid_steps
+from .arguments import check_inputs, checked_dtype, named_states, real, states_by_name, valid_steps
 from .graphs import Graph
 from .recurrent import Recurrent, config_of, from_data, merge
 from .weights import from_spec
@@ -66,12 +66,15 @@ class SequenceModel(keras.Model):
         them where the cell has several; context (B, C). Scores are (B, T, O), 0 at invalid steps, or (B, O) where
         the head reads the final states. Raises InputError.
         """
-        check_inputs(inputs.shape, 2 if self.embedding else 3, self.spec)
+        check_inputs(inputs, self.spec)
         valid = valid_steps(inputs, mask, lengths)
         outputs, final = self.core(
             self._embedded(inputs, valid), mask=valid, initial_state=self._initial(inputs, initial_state, context)
         )
         scores = outputs if self.head is None else self._scores(outputs, final, valid)
+        if lengths is not None:  # what Keras does for a mask, for the layers above
+            for series in (outputs,) if self._reads_final else (outputs, scores):
+                series._keras_mask = valid
         return (scores, outputs, final) if return_state else scores
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -80,14 +83,17 @@ class SequenceModel(keras.Model):
         Returns the scores (B, O), or the outputs (B, F) without a head, and the new state.
 
         Raises:
-            SpecError: the model reads backward as well, or its head reads the final states.
+            SpecError: the model reads backward as well, its head reads the final states, or it has a context and no
+                state is given.
+            InputError: a shape or dtype does not fit.
         """
         return streaming.step(self, self._step_graph, x, state)
 
     def initial_state(self, context: Tensor) -> Tensor:
         """The initial state (L*D, B, H) that a context (B, C) stands for, to begin streaming with."""
-        if self.context is None:
+        if self.spec.context is None:
             raise InputError("context: this model has none; build it with context=Context(size)")
+        context = real("context", context, (None, self.spec.context.size), self.dtype)
         start = self.context(context)  # (B, L*D*H)
         start = tf.reshape(start, [tf.shape(start)[0], -1, self.spec.hidden_size])
         return tf.transpose(start, [1, 0, 2])
@@ -149,8 +155,9 @@ class SequenceModel(keras.Model):
             raise InputError("context: this model has none; build it with context=Context(size), or leave it None")
         if self.context is not None and (context is None) == (initial_state is None):
             raise InputError("context and initial_state: a model with a context takes exactly one of them")
-        states = states_by_name(self.spec, initial_state, tf.shape(inputs)[0], self.dtype)
+        states = states_by_name(self.spec, initial_state, inputs, self.dtype)
         if context is not None:
+            context = real("context", context, (inputs.shape[0], None), self.dtype)
             states[self.spec.cell_definition.states[0]] = self.initial_state(context)
         return states
 

@@ -122,7 +122,7 @@ def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor,
         if mask is not None:
             d_p, d_q = (tf.where(mask.read(t), d, zero) for d in (d_p, d_q))
         d_h = tf.matmul(d_q, given["recurrent_kernel"], transpose_b=True)  # (B, H)
-        d_old = d_old | {step.output: d_h if d_old[step.output] is None else d_old[step.output] + d_h}
+        d_old = d_old | {step.output: d_old[step.output] + d_h if tf.is_tensor(d_old[step.output]) else d_h}
         if mask is not None:
             d_old = {name: tf.where(mask.read(t), d, d_states[name]) for name, d in d_old.items()}
         projections = {"p": d_p} | ({} if additive else {"q": d_q})

@@ -12,7 +12,7 @@ from ..spec.errors import SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights, parameters
 from . import recurrence, streaming
-from .arguments import check_inputs, checked_dtype, single_or_all, states_by_name, valid_steps
+from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, states_by_name, valid_steps
 from .graphs import Graph
 from .weights import from_spec, place, turned
 
@@ -139,6 +139,7 @@ class Recurrent(keras.layers.Layer):
         inputs (B, T, I); mask (B, T) bool or lengths (B,), not both; states (L*D, B, H), a dict of them where the
         cell has several. Raises InputError.
         """
+        check_inputs(inputs, self.spec)
         valid = valid_steps(inputs, mask, lengths)
         outputs, final = self.outputs_and_states(inputs, valid, initial_state)
         if lengths is not None:
@@ -147,9 +148,9 @@ class Recurrent(keras.layers.Layer):
 
     def outputs_and_states(self, inputs: Tensor, mask: Tensor | None, initial_state: Any) -> tuple[Tensor, Tensors]:
         """Outputs (B, T, F) and final states (L*D, B, H) by name, whatever `return_state` is."""
-        check_inputs(inputs.shape, 3, self.spec)
+        check_inputs(inputs, self.spec)
         weights = {variable.name: tf.convert_to_tensor(variable) for variable in self.weights}
-        initial = states_by_name(self.spec, initial_state, tf.shape(inputs)[0], self.dtype)
+        initial = states_by_name(self.spec, initial_state, inputs, self.dtype)
         return forward(self.spec, weights, inputs, mask, initial)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -171,7 +172,7 @@ class Recurrent(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """(B, T, F), and (L*D, B, H) for each state with `return_state`."""
-        check_inputs(input_shape, 3, self.spec)
+        check_shape(input_shape, self.spec)
         batch, steps = input_shape[:2]
         outputs = (batch, steps, self.spec.output_size)
         state = (self.spec.num_layers * self.spec.num_directions, batch, self.spec.hidden_size)

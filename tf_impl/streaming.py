@@ -18,14 +18,15 @@ def step(model: Any, graph: Graph, x: Any, state: Any) -> tuple[Tensor, Any]:
     State None stands for zeros. The new states come as the old ones did, in a dict or alone.
 
     Raises:
-        SpecError: the model cannot run step by step.
-        InputError: x or a state has another shape.
+        SpecError: the model cannot run step by step, or not from zeros.
+        InputError: x or a state has another shape, or x another kind of numbers.
     """
     spec = model.spec
-    spec.check_streams()
-    x = tf.cast(x, tf.int64) if spec.embedding else tf.convert_to_tensor(x, model.dtype)
-    check_inputs((*x.shape[:1], 1, *x.shape[1:]), 2 if spec.embedding else 3, spec)
-    states = states_by_name(spec, state, tf.shape(x)[0], model.dtype)
+    spec.check_streams(state_given=state is not None)
+    x = x if hasattr(x, "dtype") else tf.convert_to_tensor(x, tf.int64 if spec.embedding else model.dtype)
+    check_inputs(x[:, None] if len(x.shape) else x, spec)
+    x = tf.cast(x, tf.int64 if spec.embedding else model.dtype)
+    states = states_by_name(spec, state, x, model.dtype)
     y, *new = graph({"x": x, **states})
     named = dict(zip(states, new, strict=True))
     return y, named if isinstance(state, Mapping) else single_or_all(named)

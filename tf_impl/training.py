@@ -29,7 +29,7 @@ Tensor = Any
 Array = Any
 
 
-def loss_of(loss: Loss, scores: Tensor, targets: Tensor, entries: Tensor, scale: Tensor) -> Tensor:
+def loss_value(loss: Loss, scores: Tensor, targets: Tensor, entries: Tensor, scale: Tensor) -> Tensor:
     """The sum over the entries that count, times scale; 0 where none does.
 
     scores (..., O); targets classes (...) or numbers (..., O); entries (...) bool.
@@ -108,7 +108,7 @@ class Trainer:
                 context=given.get("context"),
                 return_state=True,
             )
-            loss = loss_of(self.training.loss, scores, given["targets"], given["entries"], given["scale"])
+            loss = loss_value(self.training.loss, scores, given["targets"], given["entries"], given["scale"])
         sources = [variable.value for variable in weights]
         gradients = [dense(g) for g in tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
         norm = global_norm(gradients)

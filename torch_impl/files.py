@@ -16,13 +16,14 @@ from torch import Tensor
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, check_readable, envelope, read_envelope, read_safetensors
-from ..spec.errors import FileError, UnsupportedError, WeightError, listed
+from ..spec.errors import FileError, WeightError, listed
+from ..spec.foreign import refuse_other_cells
 from ..spec.model import ModelSpec
 from ..spec.parameters import DTYPES, checked_weights, weights_dtype
 from .weights import dtype_name, state_dict_names, to_array, to_tensor
 
 STATE_DICT = "state_dict"
-GATES = {4: "LSTM", 3: "GRU"}  # blocks of rows in a recurrent weight
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal, in torch's messages
 
 
 class TorchFiles:
@@ -38,10 +39,10 @@ class TorchFiles:
             WeightError: the weights do not fit the spec.
             UnsupportedError: the weights of an LSTM or a GRU.
         """
-        arrays, text = read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path)
+        arrays, text = read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path, spec)
         found, record = (None, {}) if text is None else read_envelope(text, str(path))
         spec = spec or found
-        _refuse_other_cells(path, arrays, spec)
+        refuse_other_cells(path, _shapes(arrays), spec)
         if spec is None:
             raise FileError(f"{path}: carries no spec (no entry '{KEY}'); give one with --spec FILE")
         weights = _canonical(path, spec, arrays)
@@ -60,27 +61,43 @@ class TorchFiles:
         path.write_bytes(data.getvalue())
 
 
-def _read_pt(path: Path) -> tuple[dict[str, Any], str | None]:
+def _read_pt(path: Path, spec: ModelSpec | None) -> tuple[dict[str, Any], str | None]:
     check_readable(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign formats; what cannot be read raises
             data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles and archives raise nearly anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileError(
-            f"{path}: cannot be read as a .pt file of tensors alone: {reason}; "
+            f"{path}: cannot be read as a .pt file of tensors alone: {_reason(error)}; "
             "write it with torch.save(model.state_dict(), ...)"
         ) from error
     text = data.get(KEY) if isinstance(data, Mapping) else None
     state_dict = data.get(STATE_DICT, data) if isinstance(data, Mapping) else data
-    _check_state_dict(path, state_dict, text)
+    _check_state_dict(path, state_dict, text, spec)
     return {name: _array(path, name, tensor) for name, tensor in state_dict.items()}, text
 
 
-def _check_state_dict(path: Path, state_dict: object, text: object) -> None:
+def _reason(error: Exception) -> str:
+    """One sentence out of torch's many, whose advice to load the file as code is not ours."""
+    text = COLOURS.sub("", str(error)).strip()
+    if found := re.search(r"(?:GLOBAL|Trying to call reduce for unrecognized function) (\S+)", text):
+        return f"it holds {found[1]}, which is no tensor"
+    if isinstance(error, EOFError) or text.startswith("Weights only load failed"):
+        return "it is damaged, or another format"
+    return re.split(r"\.\s|\n", text or type(error).__name__)[0]
+
+
+def _check_state_dict(path: Path, state_dict: object, text: object, spec: ModelSpec | None) -> None:
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise FileError(f"{path}: expected a state dict, names to tensors, got {type(state_dict).__name__}")
+    for name, inner in state_dict.items():
+        if _is_state_dict(inner):
+            refuse_other_cells(path, _shapes(inner), spec)
+            raise FileError(
+                f"{path}: expected a state dict, names to tensors, alone or under '{STATE_DICT}'; got one under "
+                f"{name!r}; save that alone: torch.save(checkpoint[{name!r}], ...)"
+            )
     if foreign := [name for name, value in state_dict.items() if not isinstance(value, Tensor)]:
         raise FileError(
             f"{path}: expected a state dict, names to tensors, alone or under '{STATE_DICT}'; "
@@ -90,23 +107,18 @@ def _check_state_dict(path: Path, state_dict: object, text: object) -> None:
         raise FileError(f"{path}: the entry '{KEY}': expected text, got {type(text).__name__}")
 
 
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {str(name): tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def _array(path: Path, name: str, tensor: Tensor) -> Any:
     if dtype_name(tensor.dtype) not in DTYPES or tensor.layout != torch.strided:
         raise WeightError(f"{path}: weight {name}: expected dense {' or '.join(DTYPES)}, got {tensor.dtype}")
     return to_array(tensor)
-
-
-def _refuse_other_cells(path: Path, arrays: Mapping[str, Any], spec: ModelSpec | None) -> None:
-    """Raises UnsupportedError for the weights of torch.nn.LSTM or torch.nn.GRU, unless the spec has as many gates."""
-    for name, array in arrays.items():
-        if not re.search(r"(^|\.)weight_hh_l\d+(_reverse)?$", str(name)) or len(array.shape) != 2:
-            continue
-        gates = 4 if str(name).replace("weight_hh", "weight_hr") in arrays else array.shape[0] / max(array.shape[1], 1)
-        if gates in GATES and (spec is None or len(spec.cell_definition.gates) != gates):
-            raise UnsupportedError(
-                f"{path}: {name} of shape {tuple(array.shape)} belongs to {GATES[gates]} weights; "
-                "expected a simple recurrent network (torch.nn.RNN), whose recurrent weights are square"
-            )
 
 
 def _canonical(path: Path, spec: ModelSpec, arrays: Mapping[str, Any]) -> dict[str, Any]:

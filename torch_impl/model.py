@@ -12,8 +12,9 @@ from ..spec.errors import InputError
 from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights
+from .arguments import check_tensor, one_step, valid_steps
 from .recurrence import without_autocast
-from .recurrent import Recurrent, States, merge, one_step, valid_steps
+from .recurrent import Recurrent, States, merge
 from .weights import dtype_name, from_spec, to_tensor
 
 
@@ -94,8 +95,10 @@ class SequenceModel(nn.Module):
             states); final_state as for `Recurrent`.
 
         Raises:
-            InputError: a shape or dtype does not fit, or arguments that exclude each other.
+            InputError: a shape, dtype or type does not fit, or arguments that exclude each other.
+            UnsupportedError: as for `Recurrent`.
         """
+        check_tensor("inputs", inputs)
         self._check_start(initial_state, context)
         with without_autocast(inputs.device):
             valid = valid_steps(inputs, lengths, mask)
@@ -109,12 +112,14 @@ class SequenceModel(nn.Module):
         Returns the scores (B, O), or the outputs (B, F) without a head, and the new state.
 
         Raises:
-            SpecError: the model reads backward as well, or its head reads the final states.
+            SpecError: the model reads backward as well, its head reads the final states, or it has a context and no
+                state is given.
             InputError: a shape or dtype does not fit.
         """
-        self.spec.check_streams()
-        with without_autocast(x.device):
-            outputs, final, scores = self._run(one_step(x), None, state)
+        self.spec.check_streams(state_given=state is not None)
+        inputs = one_step(x)
+        with without_autocast(inputs.device):
+            outputs, final, scores = self._run(inputs, None, state)
         return (outputs if scores is None else scores).squeeze(1), final
 
     def initial_state(self, context: Tensor) -> Tensor:
@@ -125,6 +130,7 @@ class SequenceModel(nn.Module):
         """
         if self.context is None:
             raise InputError("context: this model has none; build it with context=Context(size), or leave it None")
+        check_tensor("context", context)
         if context.dim() != 2 or context.shape[1] != self.context.in_features:
             raise InputError(f"context: expected shape (B, {self.context.in_features}), got {tuple(context.shape)}")
         with without_autocast(context.device):

@@ -16,6 +16,7 @@ from ..spec import definitions
 from ..spec.errors import UnsupportedError
 from .cells import load_cell
 from .nonlinearities import NONLINEARITIES
+from .transforms import refuse_transforms
 
 States = dict[str, Any]
 
@@ -39,7 +40,11 @@ def recurrence(
         recurrent_bias: (G*H,) or None.
         initial: states before the first step by name, (B, H) each, in the cell's order.
         mask: (T, B) bool, True where a step is valid; an invalid one carries the states.
+
+    Raises:
+        UnsupportedError: a transform of torch is at work on an argument.
     """
+    refuse_transforms(p, recurrent_weight, recurrent_bias, *initial.values())
     series, _ = _recurrence(
         p, recurrent_weight, recurrent_bias, list(initial.values()), mask, cell, nonlinearity, reverse
     )
@@ -172,6 +177,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], Tensor]
 
 
 def _differentiate(ctx: Any, d_series: list[Tensor], d_q: Tensor) -> tuple[Any, ...]:
+    refuse_transforms(*d_series)
     saved, n = ctx.saved_tensors, ctx.count
     d_p, d_weight, d_bias, d_initial = _recurrence_gradient(
         d_series, saved[:n], saved[n : 2 * n], *saved[2 * n :], *ctx.names

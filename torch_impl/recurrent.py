@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..spec.errors import InputError, SpecError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights, parameters
+from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .cells import load_cell
 from .recurrence import recurrence, without_autocast
 from .weights import dtype_name, from_spec, names_of
@@ -94,7 +95,8 @@ class Recurrent(nn.Module):
             final_state: (L*D, B, H), after the last valid step in reading order; a dict where the cell has several.
 
         Raises:
-            InputError: a shape or dtype does not fit, or lengths and a mask are both given.
+            InputError: a shape, dtype or type does not fit, or lengths and a mask are both given.
+            UnsupportedError: a transform of torch.func, or forward-mode differentiation, is at work.
         """
         check_inputs(inputs, self.spec.input_size)
         with without_autocast(inputs.device):
@@ -111,7 +113,7 @@ class Recurrent(nn.Module):
             SpecError: the model reads backward as well.
             InputError: a shape or dtype does not fit.
         """
-        self.spec.check_streams()
+        self.spec.check_streams(state_given=state is not None)
         outputs, final = self(one_step(x), initial_state=state)
         return outputs.squeeze(1), final
 
@@ -183,40 +185,10 @@ class Recurrent(nn.Module):
                 "give a dict with each of them"
             )
         for name in self._state_names:
+            check_tensor(f"initial_state {name}", states[name])
             if tuple(states[name].shape) != shape:
                 raise InputError(f"initial_state {name}: expected shape {shape}, got {tuple(states[name].shape)}")
         return {name: states[name].to(weight.dtype) for name in self._state_names}
-
-
-def check_inputs(inputs: Tensor, input_size: int) -> None:
-    """Raises InputError unless the inputs are real numbers (B, T, I)."""
-    if inputs.dim() != 3 or inputs.shape[2] != input_size or inputs.shape[0] < 1 or inputs.shape[1] < 1:
-        got = tuple(inputs.shape)
-        raise InputError(f"inputs: expected shape (B, T, {input_size}) with B and T at least 1, got {got}")
-    if not inputs.is_floating_point():
-        raise InputError(f"inputs: expected floating-point numbers, got {inputs.dtype}; convert them with .float()")
-
-
-def one_step(x: Tensor) -> Tensor:
-    """The sequence (B, 1, ...) of that one step. Raises InputError for a single number."""
-    if x.dim() == 0:
-        raise InputError("step inputs: expected shape (B, I), or tokens (B,), got a single number")
-    return x.unsqueeze(1)
-
-
-def valid_steps(inputs: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """The mask (B, T) that lengths or a mask stand for, or None. Raises InputError."""
-    B, T = inputs.shape[:2]
-    if lengths is not None and mask is not None:
-        raise InputError("lengths and mask: expected one of them, got both; lengths are the mask t < length")
-    if lengths is not None:
-        lengths = torch.as_tensor(lengths, device=inputs.device)
-        if lengths.shape != (B,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise InputError(f"lengths: expected {B} integers, got shape {tuple(lengths.shape)} of {lengths.dtype}")
-        return torch.arange(T, device=inputs.device) < lengths[:, None]
-    if mask is not None and (mask.shape != (B, T) or mask.dtype != torch.bool):
-        raise InputError(f"mask: expected bool of shape {(B, T)}, got {mask.dtype} of shape {tuple(mask.shape)}")
-    return mask
 
 
 def merge(kind: str, outputs: list[Tensor]) -> Tensor:

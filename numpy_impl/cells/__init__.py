@@ -4,8 +4,10 @@ A cell module has
 
     step(p, q, states, f) -> states
         p, q: (B, G*H), the projections of the input and of the output state; states by name, (B, H).
+        The new states are new arrays: never p, q, an old state, or each other.
     step_gradient(p, q, states, new_states, d_new_states, f) -> d_p, d_q, d_states
-        d_states without what flows through q.
+        d_states without what flows through q; 0.0 for the output state where that is all there is.
+        These may be each other, or one of d_new_states unchanged: nothing is written into them.
     KEEPS_PROJECTIONS: step_gradient reads p and q (else they are None).
     ADDITIVE: the step reads p + q alone, so that d_p is d_q.
 """

@@ -31,5 +31,5 @@ def step_gradient(
     return (
         tf.concat([d_g, d_u], axis=-1),
         tf.concat([d_g, d_u * g], axis=-1),
-        {"c": d_c * (1 - g) + d_g, "h": None},
+        {"c": d_c * (1 - g) + d_g, "h": 0.0},
     )

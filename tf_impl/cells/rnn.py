@@ -16,4 +16,4 @@ def step_gradient(
     p: Any, q: Any, states: dict[str, Any], new_states: dict[str, Any], d_new_states: dict[str, Any], f: Nonlinearity
 ) -> tuple[Any, Any, dict[str, Any]]:
     d_a = f.times_derivative(d_new_states["h"], new_states["h"])
-    return d_a, d_a, {"h": None}
+    return d_a, d_a, {"h": 0.0}

@@ -7,6 +7,7 @@ A cell module has
         The new states are new tensors: never p, q, an old state, or each other.
     step_gradient(p, q, states, new_states, d_new_states, f) -> d_p, d_q, d_states
         d_states without what flows through q; 0.0 for the output state where that is all there is.
+        These may be each other, or one of d_new_states unchanged: nothing is written into them.
     KEEPS_PROJECTIONS: step_gradient reads p and q (else they are None).
     ADDITIVE: the step reads p + q alone, so that d_p is d_q.
 """
