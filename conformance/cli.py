@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..spec.errors import ConformanceError, InputError, RnnZooError
 
-EPILOG = "Files: .safetensors (canonical), .torch.safetensors, .pt, .keras, .weights.h5, .npz."
+EPILOG = "Files: .safetensors (canonical), .torch.safetensors, .pt, .pth, .keras, .weights.h5, .npz."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return train(given[1:])
         options = _parser().parse_args(given)
         command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        status = command(options)
+        sys.stdout.flush()
+        return status
     except ConformanceError as error:
         print(f"rnnzoo: {error}", file=sys.stderr)
         return 1
@@ -35,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # files have errors of their own by now: this is our output
+        print(f"rnnzoo: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     except KeyboardInterrupt:
         print("rnnzoo: interrupted", file=sys.stderr)
         return 130

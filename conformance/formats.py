@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ..spec import checkpoint
 from ..spec.backend import BUILT_IN, Contents, load_backend
-from ..spec.errors import FileError
+from ..spec.errors import FileError, WeightError
 from ..spec.model import ModelSpec
 
 REFERENCE = "numpy"  # the backend that runs what the canonical file holds
@@ -28,7 +28,7 @@ class Format(NamedTuple):
     def write(self, path: Path, contents: Contents) -> None:
         """Write the file; `path` is a temporary name with the suffix of the real one."""
         if self.canonical:
-            checkpoint.save(path, contents)
+            path.write_bytes(checkpoint.to_bytes(contents))
         else:
             load_backend(self.backend).files.write(path, contents)
 
@@ -71,7 +71,10 @@ def format_in(path: Path) -> Format:
 
 def read(path: Path, spec: ModelSpec | None = None) -> Contents:
     """The contents of a model file of any format. Raises FileError, WeightError or BackendError."""
-    return format_in(path).read(path, spec)
+    try:
+        return format_in(path).read(path, spec)
+    except WeightError as error:
+        raise error if str(error).startswith(f"{path}") else WeightError(f"{path}: {error}") from error
 
 
 def read_spec(path: Path | None) -> ModelSpec | None:

@@ -146,7 +146,7 @@ class BuiltIn(NamedTuple):
 
 BUILT_IN: Mapping[str, BuiltIn] = {
     "numpy": BuiltIn("..numpy_impl.backend:BACKEND", (), "", (".npz",)),
-    "torch": BuiltIn("..torch_impl.backend:BACKEND", ("torch",), "torch", (".pt", ".torch.safetensors")),
+    "torch": BuiltIn("..torch_impl.backend:BACKEND", ("torch",), "torch", (".pt", ".pth", ".torch.safetensors")),
     "tf": BuiltIn("..tf_impl.backend:BACKEND", ("tensorflow", "keras", "h5py"), "tf", (".keras", ".weights.h5")),
 }
 

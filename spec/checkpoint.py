@@ -59,12 +59,17 @@ def save(path: Path, contents: Contents) -> None:
         WeightError: the weights do not fit the spec.
         FileError: the file cannot be written.
     """
+    data = to_bytes(contents)
+    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def to_bytes(contents: Contents) -> bytes:
+    """The canonical file's bytes: the same for the same contents. Raises WeightError when the weights do not fit."""
     weights = checked_weights(contents.spec, contents.weights, weights_dtype(contents.weights))
-    data = safetensors.numpy.save(
+    return safetensors.numpy.save(
         {name: array.copy(order="C") for name, array in weights.items()},
         metadata={KEY: envelope(contents.spec, contents.provenance)},
     )
-    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
 
 
 def load(path: Path, spec: ModelSpec | None = None) -> Contents:

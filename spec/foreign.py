@@ -8,7 +8,7 @@ from .errors import UnsupportedError
 from .model import ModelSpec
 
 GATES = {4: "LSTM", 3: "GRU"}  # blocks of H rows in a recurrent weight
-RECURRENT = re.compile(r"(^|\.)weight_hh_l\d+(_reverse)?$")  # in the state dict of torch's modules
+RECURRENT = re.compile(r"(^|\.)weight_hh(_l\d+)?(_reverse)?$")  # in the state dict of torch's modules and cells
 
 
 def refuse_other_cells(path: Path, shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec | None) -> None:

@@ -81,7 +81,7 @@ def initial_weights(spec: ModelSpec, seed: int, dtype: str = "float32") -> Weigh
 
 def check_dtype(dtype: object) -> str:
     """The name of a supported dtype. Raises WeightError."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", str(dtype))
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", getattr(dtype, "__name__", str(dtype)))
     if name not in DTYPES:
         raise WeightError(f"dtype: expected one of {listed(DTYPES)}, got {name!r}")
     return name

@@ -5,13 +5,15 @@ them; so every one of them can be overridden in its own place. The schemas are s
 `hydra/rnnzoo`, as groups outside `hydra` are offered as choices.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
 from ..spec.backend import BUILT_IN, backend_names
+from ..spec.errors import SpecError, listed
 
 SCHEMAS = "hydra/rnnzoo"
 
@@ -130,6 +132,15 @@ class Config:
     backend: BackendConfig = field(default_factory=BackendConfig)
     optimizer: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+def check_keys(settings: Mapping[str, Any]) -> None:
+    """Raises SpecError for a key that nothing reads; Hydra lets `+key=value` add any."""
+    groups = {"": Config, "model": ModelConfig, "backend": BackendConfig, "trainer": TrainerConfig}
+    for group, schema in groups.items():
+        known = {field.name for field in fields(schema)}
+        if unknown := set(settings[group] if group else settings) - known:
+            raise SpecError(f"{group or 'config'}: unknown key {listed(unknown)}; known are {listed(known)}")
 
 
 def register(backends: list[str]) -> None:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..spec.errors import RnnZooError
 from .completion import complete
-from .configs import register
+from .configs import check_keys, register
 from .loop import DivergedError, Summary, train
 from .tables import table
 
@@ -73,7 +73,9 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     """The config resolved, as plain data."""
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
+    found = {str(key): value for key, value in settings.items()}
+    check_keys(found)
+    return found
 
 
 @contextmanager
@@ -134,7 +136,8 @@ def _message(error: BaseException) -> str:
     """The error and what Hydra hides behind it, without the names of our config classes."""
     causes = [error] if error.__cause__ is None or isinstance(error, EXPECTED) else [error, error.__cause__]
     lines = [line for cause in causes for line in _text(cause).splitlines()]
-    kept = [line for line in lines if line.strip() and "_type=" not in line and "full_key:" not in line]
+    hints = ("_type=", "full_key:", "To append to your config use +")
+    kept = [line for line in lines if line.strip() and not any(hint in line for hint in hints)]
     return "\n  ".join([*getattr(error, "__notes__", []), *dict.fromkeys(kept)])
 
 

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -202,8 +204,47 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(suffix: str, tmp_path: Pa
         [sys.executable, "-c", code, "convert", str(source), str(target)], capture_output=True, text=True, cwd=tmp_path
     )
     assert run.returncode == 2, run.stderr
-    assert "cannot be written" in run.stderr and "Traceback" not in run.stderr
+    assert f"{target}: cannot be written" in run.stderr and "Traceback" not in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source.safetensors"]
+
+
+def test_a_message_about_a_weight_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    weights = initial_weights(CORE, 3)
+    del weights["layers.0.backward.bias"]
+    for path in (tmp_path / "less.safetensors", tmp_path / "less.npz"):
+        if path.suffix == ".npz":
+            np.savez(path, **weights)
+        else:
+            safetensors.numpy.save_file(weights, path)
+        (tmp_path / "spec.yaml").write_text(CORE.to_yaml())
+        message = _fails(capsys, 2, "inspect", path, "--spec", tmp_path / "spec.yaml")
+        assert str(path) in message and "missing 'layers.0.backward.bias'" in message
+
+
+def test_damaged_numbers_in_a_pt_file_are_seen_by_their_checksum(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source, path = _saved(tmp_path), tmp_path / "model.pt"
+    assert main(["convert", str(source), str(path)]) == 0
+    data, numbers = path.read_bytes(), read(source).weights["layers.0.forward.recurrent_weight"].tobytes()
+    assert data.count(numbers) == 1
+    path.write_bytes(data.replace(numbers, bytes(reversed(numbers))))
+    assert "checksum" in _fails(capsys, 2, "inspect", path)
+
+
+def test_a_damaged_heap_of_texts_does_not_hang(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "model.weights.h5"
+    assert main(["convert", str(_saved(tmp_path)), str(path)]) == 0
+    with h5py.File(path, "a") as file:
+        text = file.attrs["rnnzoo"].decode()
+        del file.attrs["rnnzoo"]
+        file.attrs["rnnzoo"] = text  # of any length, so that it stands in a heap
+    assert "fixed length" in _fails(capsys, 2, "inspect", path)
+
+
+def test_output_that_cannot_be_written_is_one_message(tmp_path: Path):
+    run = subprocess.run(
+        ["bash", "-c", f"{RNNZOO} inspect {_saved(tmp_path)} > /dev/full"], capture_output=True, text=True
+    )
+    assert run.returncode == 2 and "the output cannot be written" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_help_names_every_command():

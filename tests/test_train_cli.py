@@ -322,3 +322,14 @@ def test_by_default_the_digits_are_read_with_97_percent(name: str) -> None:
     pytest.importorskip(FRAMEWORKS[name])
     assert main([f"backend={name}", "model=stacked_bi_rnn", "hydra.run.dir=here"]) == 0
     assert load(Path("here/model.safetensors")).provenance["metrics"]["accuracy"] >= 0.97
+
+
+@pytest.mark.parametrize(
+    "key", ["+foo=1", "+model.foo=3", "+trainer.lr=0.1", "+backend.x=1", "+optimizer.x=1", "+task.x=1"]
+)
+def test_a_key_that_nothing_reads_is_refused(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, key]) == 2
+    message = capsys.readouterr().err
+    assert (
+        key.strip("+").split("=")[0].split(".")[-1] in message and "known are" in message and "Traceback" not in message
+    )

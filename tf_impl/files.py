@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, check_readable, envelope, read_envelope
@@ -91,7 +92,7 @@ def _hdf5(model: SequenceModel, path: Path, text: str) -> bytes:
         with zipfile.ZipFile(whole) as archive:
             data = io.BytesIO(archive.read(WEIGHTS))
     with h5py.File(data, "a") as file:
-        file.attrs[KEY] = text
+        file.attrs[KEY] = np.bytes_(text.encode())
     return data.getvalue()
 
 
@@ -111,11 +112,20 @@ def _read_keras(path: Path, spec: ModelSpec | None) -> Contents:
 
 def _read_hdf5(path: Path, spec: ModelSpec | None) -> Contents:
     with h5py.File(path, "r") as file:
-        text = file.attrs.get(KEY)
-        if text is not None and not isinstance(text, str):
-            raise FileError(f"{path}: the attribute '{KEY}': expected text, got {type(text).__name__}")
-        found, record = (None, {}) if text is None else read_envelope(text, str(path))
+        text = _attribute(path, file)
+        found, record = (None, {}) if text is None else read_envelope(text.decode(), str(path))
         return _contents(path, file, spec or found, record)
+
+
+def _attribute(path: Path, file: h5py.File) -> bytes | None:
+    """Our JSON. Text of fixed length alone is read: HDF5 loops for ever in a damaged heap of texts of any length."""
+    if KEY not in file.attrs:
+        return None
+    if file.attrs.get_id(KEY).dtype.kind != "S":
+        raise FileError(
+            f"{path}: the attribute '{KEY}': expected text of fixed length, got {file.attrs.get_id(KEY).dtype}"
+        )
+    return bytes(file.attrs[KEY])
 
 
 def _contents(path: Path, file: h5py.File, spec: ModelSpec | None, record: Mapping[str, Any]) -> Contents:

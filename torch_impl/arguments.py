@@ -37,6 +37,8 @@ def one_step(x: Tensor) -> Tensor:
 
 def valid_steps(inputs: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor | None:
     """The mask (B, T) that lengths or a mask stand for, or None. Raises InputError."""
+    if inputs.dim() < 2:
+        raise InputError(f"inputs: expected shape (B, T, I), or tokens (B, T), got {tuple(inputs.shape)}")
     B, T = inputs.shape[:2]
     if lengths is not None and mask is not None:
         raise InputError("lengths and mask: expected one of them, got both; lengths are the mask t < length")

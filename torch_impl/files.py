@@ -6,6 +6,7 @@ A `.pt` holds {"state_dict": ..., "rnnzoo": text}; a safetensors file has the te
 import io
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal, in torch's messages
 class TorchFiles:
     """Reads and writes torch's files; a `.pt` is read with `weights_only=True`, so that nothing in it is run."""
 
-    suffixes = (".pt", ".torch.safetensors")
+    suffixes = (".pt", ".pth", ".torch.safetensors")
 
     def read(self, path: Path, spec: ModelSpec | None = None) -> Contents:
         """The spec, weights and provenance of the file. A bare state dict needs the spec.
@@ -63,6 +64,7 @@ class TorchFiles:
 
 def _read_pt(path: Path, spec: ModelSpec | None) -> tuple[dict[str, Any], str | None]:
     check_readable(path)
+    _check_sums(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign formats; what cannot be read raises
@@ -86,6 +88,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError) or text.startswith("Weights only load failed"):
         return "it is damaged, or another format"
     return re.split(r"\.\s|\n", text or type(error).__name__)[0]
+
+
+def _check_sums(path: Path) -> None:
+    """Raises FileError when a member of the archive is not what its checksum says; torch does not look."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception:  # not an archive, or one so damaged that torch.load will say so
+        return
+    if damaged is not None:
+        raise FileError(f"{path}: damaged: its member {damaged} has another checksum than it was written with")
 
 
 def _check_state_dict(path: Path, state_dict: object, text: object, spec: ModelSpec | None) -> None:
