@@ -198,6 +198,8 @@ def run(backend: Any, item: Item) -> Outcome:
         return Outcome(item, "failed", None, str(error))
     except Exception as error:  # a backend may raise anything: that is a finding, not the end of the suite
         return Outcome(item, "failed", None, f"{type(error).__name__}: {error}")
+    if not comparisons:
+        return Outcome(item, "failed", None, "the check compared nothing")
     worst = max(comparisons, key=_ratio)
     wrong = [
         f"{c.quantity}: error {c.error:.3g}, allowed {c.allowed:.3g}" for c in comparisons if not c.error <= c.allowed

@@ -287,3 +287,10 @@ def test_a_replaced_function_turns_its_check_red(fault: str, monkeypatch: pytest
     else:
         monkeypatch.setattr(owner, name, function)
     assert _red(NumpyBackend(), check)
+
+
+def test_a_check_that_compares_nothing_fails(monkeypatch: pytest.MonkeyPatch):
+    item = next(item for item in items(quick=True) if item.check == "results")
+    empty = CHECKS["results"]
+    monkeypatch.setitem(CHECKS, "results", replace(empty, run=lambda *arguments: []))
+    assert run(NumpyBackend(), item).verdict == "failed"
