@@ -1,0 +1,181 @@
+"""A backend that is a process: a program in any language that is asked by lines of JSON (PROTOCOL.md)."""
+
+import json
+import re
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from ..spec.backend import Result
+from ..spec.checkpoint import check_readable
+from ..spec.definitions import BIASES, cell_names, variant_names
+from ..spec.errors import BackendError, FileError, UnsupportedError, listed
+from ..spec.inputs import Cotangents, Inputs, state_gradients
+from ..spec.model import MERGES, NONLINEARITIES, ModelSpec
+from ..spec.parameters import DTYPES, parameters
+from .program import Program, readable, shown
+from .stateless import DifferentiatingStatelessBackend, StatelessBackend, StatelessModel
+
+Array = NDArray[Any]
+Shapes = dict[str, tuple[int, ...]]
+MAY_BE_EMPTY = ("merges", "heads", "parts", "takes")
+CODES = {"float32": "F32", "float64": "F64"}  # safetensors' names
+
+
+class ProcessBackend(StatelessBackend):
+    """A program that computes, asked with lines of JSON and safetensors files.
+
+    It is started now, and again after each failure. This object has `gradients` if the program declares them.
+
+    Attributes:
+        version, language: what the program says of itself.
+        declared: what it does: lists of values by the keys of PROTOCOL.md.
+
+    Raises:
+        BackendError: the program cannot be started, or does not say what it is and does.
+    """
+
+    def __init__(self, command: Sequence[str], timeout: float = 60.0) -> None:
+        self._command, self._timeout = tuple(command), timeout
+        self._program = Program(self._command, timeout)
+        self.name, self.version, self.language = _introduction(self._program.started)
+        self.declared = _declaration(self._program.ask("describe"))
+        self.dtypes, self.masks = self.declared["dtypes"], "mask" in self.declared["takes"]
+        if "gradients" in self.declared["gives"]:
+            self.gradients = MethodType(DifferentiatingStatelessBackend.gradients, self)
+
+    def close(self) -> None:
+        """Stop the program; a later run starts it again."""
+        self._program.stop()
+
+    def supports(self, spec: ModelSpec) -> str | None:
+        """None, or what the program does not declare."""
+        needed = [("cells", spec.cell), ("variants", spec.variant)]
+        needed += [("nonlinearities", spec.nonlinearity), ("biases", spec.bias)]
+        needed += [("merges", spec.merge)] if spec.num_directions == 2 else []
+        needed += [("heads", spec.head.reads)] if spec.head else []
+        needed += [("parts", part) for part in ("embedding", "context") if getattr(spec, part)]
+        missing = [f"'{value}' among its {key}" for key, value in needed if value not in self.declared[key]]
+        return f"{self.name} does not declare {', '.join(missing)}" if missing else None
+
+    def results(self, model: StatelessModel, given: Inputs) -> Result:
+        """What the program computes. Raises UnsupportedError or BackendError."""
+        found = self._run("results", model, self._arrays(model, given), _result_shapes(model.spec, given))
+        states = {name: found[f"final_state.{name}"] for name in model.spec.cell_definition.states}
+        return Result(found["outputs"], states, found.get("scores"))
+
+    def derivatives(self, model: StatelessModel, given: Inputs, cotangents: Cotangents) -> dict[str, Array]:
+        """The gradients that the program computes. Raises UnsupportedError or BackendError."""
+        of = {"outputs": cotangents.outputs, "scores": cotangents.scores}
+        of |= {f"final_state.{name}": array for name, array in (cotangents.final_states or {}).items()}
+        arrays = {f"cotangent.{name}": array for name, array in of.items() if array is not None}
+        arrays |= self._arrays(model, given)
+        return self._run("gradients", model, arrays, _gradient_shapes(model.spec, given))
+
+    def _arrays(self, model: StatelessModel, given: Inputs) -> dict[str, Array]:
+        found = {**model.weights, "inputs": given.inputs}
+        if given.mask is not None:
+            found |= self._valid_steps(given.mask)
+        if given.initial_states is not None:
+            self._check_takes("initial_state")
+            found |= state_gradients(model.spec, given.initial_states)  # a gradient has its array's name
+        return found if given.context is None else {**found, "context": given.context}
+
+    def _valid_steps(self, mask: NDArray[np.bool_]) -> dict[str, Array]:
+        """Lengths where the mask stands for some and the program takes them, else the mask."""
+        lengths = mask.sum(axis=1, dtype=np.int64)
+        if "lengths" in self.declared["takes"] and (mask == (np.arange(mask.shape[1]) < lengths[:, None])).all():
+            return {"lengths": lengths}
+        self._check_takes("mask")
+        return {"mask": mask}
+
+    def _check_takes(self, name: str) -> None:
+        if name not in self.declared["takes"]:
+            raise UnsupportedError(f"{self.name} does not declare '{name}' among what it takes")
+
+    def _run(self, give: str, model: StatelessModel, arrays: Mapping[str, Array], shapes: Shapes) -> dict[str, Array]:
+        if not self._program.stop.alive:
+            self._program = Program(self._command, self._timeout)
+        with tempfile.TemporaryDirectory(prefix="rnnzoo-", ignore_cleanup_errors=True) as folder:
+            read, write = Path(folder, "given.safetensors"), Path(folder, "found.safetensors")
+            safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, read)
+            spec = {key: value for key, value in json.loads(model.spec.to_json()).items() if key != "initializer"}
+            self._program.ask("run", spec=spec, dtype=model.dtype, give=give, read=str(read), write=str(write))
+            return _answered(write, shapes, CODES[model.dtype])
+
+
+def _introduction(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Name, version and language; known failures are in a file of that name."""
+    _check_names("start", found, ("name", "version", "language"))
+    if wrong := [key for key, value in found.items() if not isinstance(value, str) or not value]:
+        raise BackendError(f"start, {wrong[0]}: expected a text, got {shown(found[wrong[0]])}")
+    if not re.fullmatch(r"\w[\w.+-]*", found["name"], re.ASCII):
+        raise BackendError(f"start, name: expected letters, digits, '_', '.', '+' and '-', got {shown(found['name'])}")
+    return found["name"], readable(found["version"]), readable(found["language"])
+
+
+def _declaration(found: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What the program declares, checked against all that can be declared."""
+    known: dict[str, Sequence[str]] = {
+        "dtypes": DTYPES, "cells": cell_names(), "variants": variant_names(), "nonlinearities": NONLINEARITIES,
+        "biases": BIASES, "merges": MERGES, "heads": ("steps", "final"), "parts": ("embedding", "context"),
+        "takes": ("lengths", "mask", "initial_state"), "gives": ("results", "gradients"),
+    }  # fmt: skip
+    _check_names("describe", found, known)
+    for key, values in found.items():
+        good = isinstance(values, list) and all(isinstance(value, str) and value in known[key] for value in values)
+        if not good or not (values or key in MAY_BE_EMPTY):
+            raise BackendError(f"describe, {key}: expected a list out of {listed(known[key])}, got {shown(values)}")
+    if "results" not in found["gives"]:
+        raise BackendError("describe, gives: expected 'results' among them, got gradients alone")
+    return {key: tuple(values) for key, values in found.items()}
+
+
+def _result_shapes(spec: ModelSpec, given: Inputs) -> Shapes:
+    B, T = given.inputs.shape[:2]
+    found: Shapes = {"outputs": (B, T, spec.output_size)}
+    found |= {f"final_state.{name}": spec.state_shape(B) for name in spec.cell_definition.states}
+    if spec.head:
+        found["scores"] = (B, T, spec.head.size) if spec.head.reads == "steps" else (B, spec.head.size)
+    return found
+
+
+def _gradient_shapes(spec: ModelSpec, given: Inputs) -> Shapes:
+    found: Shapes = {parameter.name: parameter.shape for parameter in parameters(spec)}
+    if not spec.embedding:
+        found["inputs"] = given.inputs.shape
+    if given.context is not None:
+        return {**found, "context": given.context.shape}
+    state = np.empty(spec.state_shape(len(given.inputs)))
+    states = state_gradients(spec, dict.fromkeys(spec.cell_definition.states, state))
+    return found | {name: array.shape for name, array in states.items()}
+
+
+def _answered(path: Path, shapes: Shapes, code: str) -> dict[str, Array]:
+    """The arrays of an answer, read once their names, dtypes and shapes are right. Raises BackendError."""
+    try:
+        check_readable(path)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            _check_names(path.name, file.keys(), shapes)
+            for name, shape in shapes.items():
+                part = file.get_slice(name)
+                dtype, got = part.get_dtype(), tuple(part.get_shape())
+                if (dtype, got) != (code, shape):
+                    raise BackendError(f"{path.name}, {name}: expected {code} of shape {shape}, got {dtype} of {got}")
+            return {name: file.get_tensor(name) for name in shapes}
+    except (FileError, safetensors.SafetensorError, OSError) as error:
+        why = readable(str(error))
+        raise BackendError(f"{path.name}: expected a whole safetensors file in answer: {why}") from error
+
+
+def _check_names(where: str, found: Collection[str], expected: Collection[str]) -> None:
+    if set(found) != set(expected):
+        missing, surplus = set(expected) - set(found), set(found) - set(expected)
+        raise BackendError(f"{where}: missing {listed(missing)}; surplus {readable(listed(surplus))}")
