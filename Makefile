@@ -25,7 +25,7 @@ unexport TF_USE_LEGACY_KERAS
 # 1:30, torch 2:00, tf 3:00, conformance suite 4:00, tasks and command line 3:00, README and wheel 2:30.
 # `make demo` has 2:00 after the set-up (0:32), `make test-long` takes 4:00.
 
-.PHONY: help demo test test-long lint types check wheel-test format clean
+.PHONY: help demo test test-long lint types check teeth vectors implementations wheel-test format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,15 @@ types: $(READY) ## mypy over the six folders
 
 check: $(READY) ## the conformance suite over every backend, as a report
 	@.venv/bin/rnnzoo check
+
+teeth: $(READY) ## known mistakes, seeded into every backend: each must be caught
+	@.venv/bin/rnnzoo check --teeth
+
+vectors: $(READY) ## write the vectors for other languages again, and check them
+	@$(RUN) -P -m rnnzoo.conformance.vector_set conformance/vectors
+
+implementations: $(READY) ## run the suite on everything that is installed, and write the table of implementations
+	@.venv/bin/rnnzoo check --everything --table conformance/IMPLEMENTATIONS.md
 
 wheel-test: $(READY) ## build the wheel, install it elsewhere, look inside
 	@$(RUN) -P -m pytest tests/test_packaging.py

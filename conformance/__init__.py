@@ -1,5 +1,5 @@
 """The oracle, the checks, conversion between files, and the command line."""
 
-from .equivalence import Agreement as Agreement
+from .comparison import Comparison as Comparison
 from .equivalence import assert_equivalent as assert_equivalent
 from .suite import conformance_tests as conformance_tests

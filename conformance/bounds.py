@@ -1,48 +1,123 @@
-"""How far a backend may be from the oracle. Provisional, and in one place: to be replaced by a bound derived per case.
+"""What a quantity is, and how far rounding alone can take an implementation from it (SPEC.md, 11).
 
-float64: 1e-12 of the largest entry. float32: 256 units of roundoff of the largest entry, room for the few
-hundred roundings on the longest path through the small well-conditioned cases of the table.
+A quantity is anything that can be written as a function of an arithmetic: results, gradients, losses, updates,
+whole training runs. It is computed once in decimals, which is the truth, and once with random errors, whose
+spread is the bound. There is no other tolerance.
 """
 
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.errors import InputError, listed
+from ..spec.inputs import Cotangents, Inputs
+from ..spec.model import ModelSpec
+from . import numbers as kinds
+from .arithmetic import Exact, Perturbed
+from .numbers import Numbers
+from .oracle import DIGITS, Oracle
+from .precision import SAMPLES, factor, precision_of
 
-_OF_LARGEST = {"float64": 1e-12, "float32": 256 * 2.0**-24}
-
-
-def allowed(dtype: str, largest: float) -> float:
-    """The largest absolute difference allowed between arrays of this dtype whose largest entry is given."""
-    if dtype not in _OF_LARGEST:
-        raise InputError(f"bounds: expected a dtype of {listed(_OF_LARGEST)}, got {dtype!r}")
-    return _OF_LARGEST[dtype] * largest
-
-
-def coarser(*dtypes: str) -> str:
-    """The dtype with the larger bound."""
-    return max(dtypes, key=lambda dtype: allowed(dtype, 1.0))
+Array = NDArray[Any]
+Named = dict[str, Array]
+Quantities = Callable[[Exact], Named]  # arrays by name, samples first
 
 
-def largest_entry(array: NDArray[Any]) -> float:
-    """The largest absolute value of the finite entries, 0 where there are none."""
-    finite = np.abs(array[np.isfinite(array)])
-    return float(finite.max()) if finite.size else 0.0
+class Truth(NamedTuple):
+    """The exact value of an array: the nearest float64, and the rest."""
+
+    nearest: Array
+    rest: Array
 
 
-def largest_difference(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The largest absolute difference of two arrays of one shape; infinite where they are not infinite or NaN alike."""
-    a64, b64 = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if not a64.size:
-        return 0.0
-    same = (a64 == b64) | (np.isnan(a64) & np.isnan(b64))
-    with np.errstate(invalid="ignore"):
-        differences = np.where(same, 0.0, np.abs(a64 - b64))
-    return float(np.where(np.isnan(differences), np.inf, differences).max())
+@dataclass(frozen=True)
+class Bounds:
+    """How far each number may be off, by the names of the quantities, and what made it so.
+
+    Attributes:
+        allowed: the largest error of each element.
+        gains: by how much rounding errors grew: the largest typical deviation of a quantity, in units of the
+            roundoff of its largest element.
+        undecided: at how many places a relu's argument lies within its own error, so that its derivative may be either.
+    """
+
+    allowed: Named
+    gains: Mapping[str, float]
+    undecided: int
+
+    def part(self, prefix: str) -> "Bounds":
+        """The bounds of the quantities whose names begin so, without that beginning."""
+        return Bounds(_part(self.allowed, prefix), _part(self.gains, prefix), self.undecided)
 
 
-def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Whether two arrays have one dtype, one shape and the same bits; -0 is not 0."""
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+def truth(quantities: Quantities, numbers: Numbers | None = None) -> dict[str, Truth]:
+    """The quantities in exact arithmetic, or that of the numbers given."""
+    kind = numbers or kinds.decimal(DIGITS)
+    with kind.precision():
+        found = {name: array[0] for name, array in quantities(Exact(kind)).items()}
+        nearest = {name: _float64(array) for name, array in found.items()}
+        return {
+            name: Truth(nearest[name], _float64(array - kind.array(nearest[name]))) for name, array in found.items()
+        }
+
+
+def bounds(quantities: Quantities, dtype: str, numbers: Numbers | None = None, chunk: int = SAMPLES) -> Bounds:
+    """What rounding to a dtype can do to the quantities; of the samples, `chunk` (even) are held at a time.
+
+    Raises:
+        InputError: the dtype is unknown.
+    """
+    kind, precision = numbers or kinds.float64(), precision_of(dtype)
+    norms: Named = {}
+    with kind.precision(), np.errstate(all="ignore"):
+        for stream in range(SAMPLES // chunk):
+            ops = Perturbed(kind, precision, chunk, stream)
+            found = quantities(ops)
+            norms = {name: np.hypot(ops.deviations(array), norms.get(name, 0.0)) for name, array in found.items()}
+    unit = factor() / math.sqrt(SAMPLES)
+    allowed = {name: np.nan_to_num(unit * norm, nan=np.inf) for name, norm in norms.items()}
+    sizes = {name: _largest(_float64(array[0])) for name, array in found.items()}
+    gains = {
+        name: _largest(allowed[name]) / (factor() * precision.roundoff * size) if size else 0.0
+        for name, size in sizes.items()
+    }
+    return Bounds(allowed, gains, ops.undecided)
+
+
+def results(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs) -> Quantities:
+    """What a run gives, as a function of the arithmetic: `outputs`, `final_state.{name}`, `scores`."""
+    return lambda ops: Oracle(spec, _constants(weights, ops), ops, "nothing").run(given).arrays()
+
+
+def gradients(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs, cotangents: Cotangents) -> Quantities:
+    """All gradients as a function of the arithmetic, under the names that a backend gives them."""
+    return lambda ops: Oracle(spec, _constants(weights, ops), ops).run(given).gradients(cotangents)
+
+
+def everything(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs, cotangents: Cotangents) -> Quantities:
+    """What a run gives, and as `gradient.{name}` all gradients, from one evaluation."""
+
+    def found(ops: Exact) -> Named:
+        run = Oracle(spec, _constants(weights, ops), ops).run(given)
+        return run.arrays() | {f"gradient.{name}": array for name, array in run.gradients(cotangents).items()}
+
+    return found
+
+
+def _constants(weights: Mapping[str, Array], ops: Exact) -> Named:
+    return {name: ops.constant(array) for name, array in weights.items()}
+
+
+def _part(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+
+
+def _float64(array: Any) -> Array:
+    return np.asarray(array).astype(np.float64)
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))

@@ -141,11 +141,11 @@ def _convert(options: argparse.Namespace) -> int:
     from .formats import read_spec
 
     done = convert(options.source, options.target, spec=read_spec(options.spec), force=options.force)
-    worst = max(done.agreements, key=lambda a: a.difference / a.allowed if a.allowed else 0.0)
+    worst = max(done.proof, key=lambda comparison: comparison.ratio)
     print(
         f"{options.target}: {len(done.contents.weights)} weights, every bit as in {options.source}; "
-        f"run in {done.source.backend} and {done.target.backend}, {len(done.agreements)} results and gradients agree "
-        f"(worst: {worst.quantity}, {number(worst.difference)} of {number(worst.allowed)} allowed)"
+        f"run in {done.source.backend} and {done.target.backend}, {len(done.proof)} results and gradients agree "
+        f"(worst: {worst.quantity}, {number(worst.error)} of {number(worst.limit)} allowed)"
     )
     return 0
 
@@ -185,36 +185,8 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from .checking import add_arguments, check
+
     command = commands.add_parser("check", help="check backends against the spec")
-    command.add_argument(
-        "--backend",
-        action="append",
-        metavar="NAME",
-        help="numpy, torch, tf or package.module:OBJECT; may be repeated (default: all)",
-    )
-    command.add_argument(
-        "--quick", action="store_true", help="a few cases that still touch every value of every factor"
-    )
-    command.set_defaults(command=_check)
-
-
-def _check(options: argparse.Namespace) -> int:
-    from .checks import items
-    from .suite import installed_backends, run_suite, summary
-
-    names, missing = (options.backend, []) if options.backend else installed_backends()
-    total = len(items(quick=options.quick)) * len(names)
-    outcomes = []
-    for done, named in enumerate(run_suite(names, quick=options.quick), start=1):
-        outcomes.append(named)
-        if sys.stderr.isatty() and (done % 20 == 0 or done == total):
-            print(f"\r{done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-    print(summary(outcomes))
-    failed = [(name, outcome) for name, outcome in outcomes if outcome.verdict == "failed"]
-    for name, outcome in failed[:20]:
-        print(f"\nFAILED {name}, {outcome.item.name}\n  {outcome.message}")
-    for reason in missing:
-        print(f"\nnot checked: {reason}")
-    passed = sum(outcome.verdict == "passed" for _, outcome in outcomes)
-    print(f"\n{passed} passed, {len(failed)} failed, {len(outcomes) - passed - len(failed)} skipped")
-    return 1 if failed else 0
+    add_arguments(command)
+    command.set_defaults(command=check)

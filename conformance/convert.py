@@ -7,8 +7,8 @@ from ..spec.backend import Contents
 from ..spec.checkpoint import check_writable, write_atomically
 from ..spec.errors import ConformanceError
 from ..spec.model import ModelSpec
-from .bounds import same_bits
-from .equivalence import Agreement, assert_equivalent
+from .comparison import Comparison, same_bits
+from .equivalence import assert_equivalent
 from .formats import Format, format_in, format_of, read
 
 
@@ -18,7 +18,7 @@ class Conversion(NamedTuple):
     contents: Contents
     source: Format
     target: Format
-    agreements: list[Agreement]
+    proof: list[Comparison]
 
 
 def convert(source: Path, target: Path, *, spec: ModelSpec | None = None, force: bool = False) -> Conversion:
@@ -34,7 +34,7 @@ def convert(source: Path, target: Path, *, spec: ModelSpec | None = None, force:
     contents = read(source, spec)
     from_format, to_format = format_in(source), format_of(target)
     check_writable(target, force=force)
-    proof: list[Agreement] = []
+    proof: list[Comparison] = []
 
     def write(temporary: Path) -> None:
         to_format.write(temporary, contents)

@@ -1,7 +1,7 @@
 """`make demo`: train in PyTorch on real data, run in all three frameworks, and hold each against the oracle."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from ..spec import draws
 from ..spec.backend import Contents, load_backend
 from ..spec.errors import RnnZooError
-from ..spec.inputs import Cotangents, Inputs, checked_inputs
+from ..spec.inputs import Cotangents, checked_inputs
+from ..spec.parameters import weights_dtype
 from ..tasks.digits import Digits
 from ..tasks.evaluate import evaluate
 from ..tasks.tables import number, table
 from ..tasks.train import main as train
-from . import numbers, oracle
-from .bounds import allowed, largest_difference, largest_entry
+from . import numbers
+from .bounds import bounds, gradients, results, truth
+from .comparison import Comparison, compared
 from .convert import convert
 from .formats import format_of, read
 
@@ -33,15 +35,13 @@ class Row(NamedTuple):
 
     backend: str
     accuracy: float
-    error: float
-    bound: float
-    gradient_error: float
-    gradient_bound: float
+    results: Comparison
+    gradients: Comparison
     predictions: Array
 
     @property
     def agrees(self) -> bool:
-        return self.error <= self.bound and self.gradient_error <= self.gradient_bound
+        return self.results.ratio <= 1 and self.gradients.ratio <= 1
 
 
 def main() -> int:
@@ -63,11 +63,11 @@ def _compare(folder: Path) -> int:
     for name in FILES:
         convert(checkpoint, folder / name)
         print(f"Converted to {folder / name}, and proven by running both sides.", flush=True)
-    truth = Truth(read(checkpoint))
+    known = Truth(read(checkpoint))
     rows = []
     for name in FILES:
         print(f"Evaluating {name} in {format_of(Path(name)).backend} ...", flush=True)
-        rows.append(_row(folder / name, truth))
+        rows.append(_row(folder / name, known))
     same = all(np.array_equal(row.predictions, rows[0].predictions) for row in rows)
     print("\n" + _text(rows))
     verdict = "agree on every one" if same else "DISAGREE on some"
@@ -76,66 +76,54 @@ def _compare(folder: Path) -> int:
 
 
 class Truth:
-    """What the oracle says of a trained model: results on all test rows, derivatives on a few.
+    """What the oracle says of a trained model: results on all test rows, gradients on a few, and their bounds.
 
-    The results are computed in float64, whose own error is a millionth of a float32 bound. The derivatives
-    are taken at 40 digits along one random direction in each weight, which no wrong gradient survives.
+    The results are computed in float64, whose own error is a millionth of a float32 bound; the gradients at 40 digits.
     """
 
     def __init__(self, contents: Contents) -> None:
-        spec, self.dtype = contents.spec, next(iter(contents.weights.values())).dtype.name
-        self.inputs: Array = Digits().test.inputs.astype(self.dtype)
-        given = checked_inputs(spec, self.dtype, self.inputs)
-        self.results = oracle.run(spec, contents.weights, given, numbers.float64())
-        few = Inputs(given.inputs[:ROWS], None, None, None)
-        self.cotangents = Cotangents(None, None, _random("scores", (ROWS, *self.results["scores"].shape[1:])))
-        self.directions = {name: _random(name, array.shape) for name, array in contents.weights.items()}
-        model = oracle.Oracle(spec, contents.weights, numbers.decimal(oracle.DIGITS))
-        difference = oracle.Difference(model, few, oracle.contraction(self.cotangents))
-        self.derivatives = {name: difference.along({name: vector}) for name, vector in self.directions.items()}
-
-    def along(self, gradients: Mapping[str, Array]) -> dict[str, float]:
-        """A backend's gradients along the same directions."""
-        return {name: float(np.vdot(gradients[name].astype(np.float64), v)) for name, v in self.directions.items()}
+        spec, weights, dtype = contents.spec, contents.weights, weights_dtype(contents.weights)
+        self.inputs: Array = Digits().test.inputs.astype(dtype)
+        every = results(spec, weights, checked_inputs(spec, dtype, self.inputs))
+        self.results, self.results_bounds = truth(every, numbers.float64()), bounds(every, dtype)
+        shape = (ROWS, *self.results["scores"].nearest.shape[1:])
+        self.cotangents = Cotangents(None, None, (2.0 * draws.uniform(0, "demo", ROWS * shape[1]) - 1.0).reshape(shape))
+        few = gradients(spec, weights, checked_inputs(spec, dtype, self.inputs[:ROWS]), self.cotangents)
+        self.gradients, self.gradients_bounds = truth(few), bounds(few, dtype)
 
 
-def _row(path: Path, truth: Truth) -> Row:
+def _row(path: Path, known: Truth) -> Row:
     form, contents = format_of(path), read(path)
     backend, model = load_backend(form.backend), form.model(contents)
-    result = backend.run(model, truth.inputs)
-    errors = [largest_difference(result.arrays()[name], wanted) for name, wanted in truth.results.items()]
-    bounds = [allowed(truth.dtype, largest_entry(wanted)) for wanted in truth.results.values()]
-    worst = int(np.argmax(np.divide(errors, bounds)))
-    gradients = backend.gradients(model, truth.inputs[:ROWS], scores_cotangent=truth.cotangents.scores)
-    along = truth.along(gradients)
-    gaps = {name: abs(along[name] - wanted) for name, wanted in truth.derivatives.items()}
-    limits = {
-        name: allowed(truth.dtype, float(np.abs(gradients[name] * v).sum())) for name, v in truth.directions.items()
-    }
-    name = max(gaps, key=lambda key: gaps[key] / limits[key])
+    found = backend.run(model, known.inputs).arrays()
+    slopes = backend.gradients(model, known.inputs[:ROWS], scores_cotangent=known.cotangents.scores)
     evaluation = evaluate(contents, form.backend)
     return Row(
-        form.backend, evaluation.value, errors[worst], bounds[worst], gaps[name], limits[name], evaluation.predictions
+        form.backend,
+        evaluation.value,
+        _worst(compared(found, known.results, known.results_bounds)),
+        _worst(compared(slopes, known.gradients, known.gradients_bounds)),
+        evaluation.predictions,
     )
 
 
-def _random(name: str, shape: tuple[int, ...]) -> Array:
-    return (2.0 * draws.uniform(0, f"demo {name}", int(np.prod(shape))) - 1.0).reshape(shape)
+def _worst(comparisons: Iterable[Comparison]) -> Comparison:
+    return max(comparisons, key=lambda comparison: comparison.ratio)
 
 
 def _text(rows: list[Row]) -> str:
     header = (
         "backend",
         "test accuracy",
-        "largest difference from the oracle",
+        "worst difference from the oracle",
         "allowed",
         "in gradients",
         "allowed",
         "verdict",
     )
     return table(header, [
-        (r.backend, f"{r.accuracy:.4f}", number(r.error), number(r.bound), number(r.gradient_error),
-         number(r.gradient_bound), "equal" if r.agrees else "DIFFERENT")
+        (r.backend, f"{r.accuracy:.4f}", number(r.results.error), number(r.results.limit), number(r.gradients.error),
+         number(r.gradients.limit), "equal" if r.agrees else "DIFFERENT")
         for r in rows
     ])  # fmt: skip
 

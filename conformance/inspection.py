@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, parameters
 from ..tasks.tables import number, table
-from .bounds import largest_difference, same_bits
+from .comparison import largest_difference, same_bits
 from .equivalence import compare
 from .formats import format_in, read
 
@@ -52,11 +52,11 @@ def difference(first: Path, second: Path, spec: ModelSpec | None = None) -> tupl
         return "\n".join([*parts, "", "not run: the two take other inputs or states"]), False
     if a.spec.hidden_size != b.spec.hidden_size or a.spec.output_size != b.spec.output_size:
         return "\n".join([*parts, "", "not run: the two give outputs of other sizes"]), False
-    agreements = compare(format_in(first).model(a), format_in(second).model(b))
+    comparisons = compare(format_in(first).model(a), format_in(second).model(b))
     parts += ["", table(("run on random inputs", "difference", "allowed", "verdict"), [
-        (g.quantity, number(g.difference), number(g.allowed), "same" if g.holds else "DIFFERENT") for g in agreements
+        (c.quantity, number(c.error), number(c.limit), "same" if c.ratio <= 1 else "DIFFERENT") for c in comparisons
     ])]  # fmt: skip
-    return "\n".join(parts), same_weights and not fields and all(g.holds for g in agreements)
+    return "\n".join(parts), same_weights and not fields and all(c.ratio <= 1 for c in comparisons)
 
 
 def _tensors(a: Weights, b: Weights) -> tuple[list[tuple[str, str, str]], bool]:

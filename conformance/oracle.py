@@ -1,12 +1,14 @@
 """The oracle: what a model computes by the letter of the spec.
 
-It shares no code with any backend. It takes the equations out of the cell's YAML and evaluates them for
-one row, one layer, one direction and one step after the other, over numbers of any precision. Its
-gradients are numerical differentiation at a precision so high that nothing is left to choose.
+It shares no code with any backend. It takes the equations out of the cell's YAML and evaluates them, one layer,
+one direction and one step after the other, for the rows whose step is valid. The arithmetic decides what comes
+out: the truth, in numbers of 40 digits, or samples of what rounding may make of it. Derivatives are taken
+backwards through the equations; a test holds them against difference quotients at high precision.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,76 @@ from numpy.typing import NDArray
 from ..spec import expressions
 from ..spec.inputs import Cotangents, Inputs, state_gradients
 from ..spec.model import ModelSpec
-from . import numbers as kinds
-from .numbers import Numbers
+from .arithmetic import Exact
+from .tape import Value, pulled_back
 
 Array = NDArray[Any]
 Named = dict[str, Array]
-Trail = list[tuple[dict[int, Array], dict[str, list[Array]]]]  # by layer: its inputs by time, the final states so far
-RowValue = Callable[[int, Named, Numbers], Any]  # a row's part of a value, of its number and its results
 DIGITS = 40
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of the oracle gave, and the leaves that it can be differentiated by.
+
+    Attributes:
+        outputs: the outputs of each step, (S, B, F).
+        final_states: by state name, L*D of them, (S, B, H).
+        scores: of each step, (S, B, O); a single one where the head reads the final states; none without a head.
+        weights, inputs, states, context: the leaves; inputs by time, (S, B, I), none if they are tokens.
+        everything: whether derivatives are taken by all leaves, or by the weights alone.
+    """
+
+    spec: ModelSpec
+    outputs: list[Value]
+    final_states: dict[str, list[Value]]
+    scores: list[Value]
+    weights: dict[str, Value]
+    inputs: list[Value]
+    states: dict[str, list[Value]]
+    context: Value | None
+    everything: bool
+
+    @property
+    def ops(self) -> Exact:
+        """The arithmetic that it was run in."""
+        return self.outputs[0].ops
+
+    def arrays(self) -> Named:
+        """`outputs` (S, B, T, F), `final_state.{name}` (S, L*D, B, H) and `scores`."""
+        found = {"outputs": _stacked(self.outputs, 2)}
+        found |= {f"final_state.{name}": _stacked(values, 1) for name, values in self.final_states.items()}
+        if self.spec.head and self.spec.head.reads == "final":
+            return {**found, "scores": self.scores[0].array}
+        return {**found, "scores": _stacked(self.scores, 2)} if self.spec.head else found
+
+    def gradients(self, cotangents: Cotangents) -> Named:
+        """All gradients, samples first, under the names that a backend gives them."""
+        array = self.ops.constant
+        seeds: list[tuple[Value, Array]] = []
+        for values, given, axis in (
+            (self.outputs, cotangents.outputs, 1),
+            *((self.final_states[name], given, 0) for name, given in (cotangents.final_states or {}).items()),
+            (self.scores, cotangents.scores, 1),
+        ):
+            if given is not None:
+                parts = np.moveaxis(given, axis, 0) if given.ndim == 3 else [given]
+                seeds += [(value, array(part)) for value, part in zip(values, parts, strict=True)]
+        return self.derivatives(seeds)
+
+    def derivatives(self, seeds: list[tuple[Value, Array]]) -> Named:
+        """The gradients of the sum of seeds times values."""
+        inputs = self.inputs if self.everything else []
+        states = self.states if self.everything and self.context is None else {}
+        contexts = [self.context] if self.everything and self.context else []
+        leaves = [*self.weights.values(), *inputs, *(v for values in states.values() for v in values), *contexts]
+        waiting = iter(pulled_back(seeds, leaves))
+        found = {name: _weight_shaped(name, next(waiting)) for name in self.weights}
+        if inputs:
+            found["inputs"] = _stacked_arrays([next(waiting) for _ in inputs], 2)
+        of_states = {name: _stacked_arrays([next(waiting) for _ in values], 1) for name, values in states.items()}
+        found |= state_gradients(self.spec, of_states) if states else {}
+        return found | dict(zip(("context",), waiting, strict=False))
 
 
 class Oracle:
@@ -30,250 +94,165 @@ class Oracle:
 
     Args:
         spec: what the model is.
-        weights: its canonical weights, any floating-point dtype; taken as exact.
-        numbers: the kind of number to compute with.
+        weights: its canonical weights, samples first, in the arithmetic's numbers.
+        ops: the arithmetic.
+        derivatives: by what they are to be taken: `everything`, `weights` or `nothing`.
     """
 
-    def __init__(self, spec: ModelSpec, weights: Mapping[str, Array], numbers: Numbers) -> None:
-        self.spec = spec
+    def __init__(
+        self, spec: ModelSpec, weights: Mapping[str, Array], ops: Exact, derivatives: str = "everything"
+    ) -> None:
+        self.spec, self.ops, self.everything = spec, ops, derivatives == "everything"
         self.cell = spec.cell_definition
-        self.numbers = numbers
-        self.weights: Named = {name: numbers.array(array) for name, array in weights.items()}
-        nonlinearities = {name: self._nonlinearity(name) for name in self.cell.nonlinearities}
-        self.functions = {**nonlinearities, **self._primitives(), "f": nonlinearities[spec.nonlinearity]}
-        self.ties = 0  # how often `max` met two equal numbers, where it has no derivative
-
-    def run(self, given: Inputs) -> Named:
-        """`outputs`, `final_state.{name}` and `scores` of all rows, in this oracle's numbers."""
-        with self.numbers.precision():
-            rows = [self.row(self.arguments(given, b)) for b in range(len(given.inputs))]
-        return {
-            name: np.stack([row[name] for row in rows], axis=1 if name.startswith("final_state") else 0)
-            for name in rows[0]
+        self.weights = {
+            name: Value(array if array.ndim == 3 else array[:, None], ops, wanted=derivatives != "nothing")
+            for name, array in weights.items()
         }
+        named = {name: self._nonlinearity(name, tree) for name, tree in self.cell.nonlinearities.items()}
+        self.functions = {**named, **_PRIMITIVES, "f": named[spec.nonlinearity]}
 
-    def arguments(self, given: Inputs, b: int) -> Named:
-        """One row: `inputs` (T, I) or tokens (T,), `valid` (T,), `initial_state.{name}` (L*D, H), `context` (C,)."""
-        steps = given.inputs.shape[1]
-        row: Named = {"valid": np.ones(steps, bool) if given.mask is None else given.mask[b]}
-        row["inputs"] = given.inputs[b] if self.spec.embedding else self.numbers.array(given.inputs[b])
-        zeros = np.zeros(self.spec.state_shape(1)[::2])
-        for name in self.cell.states:
-            state = zeros if given.initial_states is None else given.initial_states[name][:, b]
-            row[f"initial_state.{name}"] = self.numbers.array(state)
-        if given.context is not None:
-            row["context"] = self.numbers.array(given.context[b])
-        return row
+    def run(self, given: Inputs, carried: Mapping[str, Array] | None = None) -> Run:
+        """All rows of the inputs; from carried states (S, L*D, B, H), if there are any."""
+        rows, steps = given.inputs.shape[:2]
+        mask = np.ones((rows, steps), bool) if given.mask is None else given.mask
+        valid = [np.flatnonzero(mask[:, t]) for t in range(steps)]
+        inputs, series = self._series(given, valid)
+        states, context = self._initial(given, rows, carried)
+        final: dict[str, list[Value]] = {name: [] for name in self.cell.states}
+        for layer in range(self.spec.num_layers):
+            series = self._layer(layer, series, valid, states, final)
+        scores = self._scores(series, valid, final)
+        return Run(self.spec, series, final, scores, self.weights, inputs, states, context, self.everything)
 
-    def row(self, row: Named, trail: Trail | None = None, start: int = 0) -> Named:
-        """`outputs` (T, F), `final_state.{name}` (L*D, H) and `scores` of one row.
-
-        An empty `trail` is filled with what each layer starts from; with a full one, the layers below
-        `start` are not run again.
-        """
-        states = {name: row[f"initial_state.{name}"] for name in self.cell.states}
-        if "context" in row:
-            vector = self.weights["context.weight"] @ row["context"] + self.weights["context.bias"]
-            states[self.cell.states[0]] = vector.reshape(-1, self.spec.hidden_size)
-        series = self._embedded(row)
-        final: dict[str, list[Array]] = {name: [] for name in self.cell.states}
-        steps = len(row["valid"])
-        if trail:
-            series, final = trail[start][0], _copied(trail[start][1])
-        for layer in range(start, self.spec.num_layers):
-            if trail is not None and layer == len(trail):
-                trail.append((series, _copied(final)))
-            series = self._layer(layer, series, states, final)
-        if trail is not None and len(trail) == self.spec.num_layers:
-            trail.append((series, _copied(final)))
-        empty = self.numbers.array(np.zeros(self.spec.output_size))
-        found = {"outputs": np.stack([series.get(t, empty) for t in range(steps)])}
-        found |= {f"final_state.{name}": np.stack(vectors) for name, vectors in final.items()}
-        return found | self._scores(series, final, steps)
-
-    def _embedded(self, row: Named) -> dict[int, Array]:
-        """The vectors of the valid steps, by time."""
-        times = [int(t) for t in np.flatnonzero(row["valid"])]
+    def _series(self, given: Inputs, valid: list[Array]) -> tuple[list[Value], list[Value]]:
+        """The leaves among the inputs, and the vectors that the first layer reads, both by time."""
+        rows = len(given.inputs)
         if self.spec.embedding:
-            return {t: self.weights["embedding.weight"][int(row["inputs"][t])] for t in times}
-        return {t: row["inputs"][t] for t in times}
+            table, empty = self.weights["embedding.weight"], self._zeros(rows, self.spec.input_size)
+            return [], [
+                empty.put(seen, table.rows_at(given.inputs[seen, t].astype(int))) for t, seen in enumerate(valid)
+            ]
+        leaves = []
+        for t, seen in enumerate(valid):
+            vectors = np.zeros((rows, self.spec.input_size))
+            vectors[seen] = given.inputs[seen, t]
+            leaves.append(self._leaf(self.ops.constant(vectors)))
+        return leaves, leaves
+
+    def _initial(
+        self, given: Inputs, rows: int, carried: Mapping[str, Array] | None
+    ) -> tuple[dict[str, list[Value]], Value | None]:
+        """The states before the first step, index l*D + d, and the context that the first of them came from."""
+        count, size = self.spec.num_layers * self.spec.num_directions, self.spec.hidden_size
+        if carried is None:
+            given_states = given.initial_states or dict.fromkeys(self.cell.states, np.zeros((count, rows, size)))
+            carried = {name: self.ops.constant(vectors) for name, vectors in given_states.items()}
+        states = {name: [self._leaf(carried[name][:, i]) for i in range(count)] for name in self.cell.states}
+        if given.context is None:
+            return states, None
+        context = self._leaf(self.ops.constant(given.context))
+        vector = self.weights["context.weight"] @ context + self.weights["context.bias"]
+        states[self.cell.states[0]] = [vector.units(i * size, (i + 1) * size) for i in range(count)]
+        return states, context
 
     def _layer(
-        self, layer: int, series: dict[int, Array], initial: Named, final: dict[str, list[Array]]
-    ) -> dict[int, Array]:
+        self,
+        layer: int,
+        series: list[Value],
+        valid: list[Array],
+        initial: dict[str, list[Value]],
+        final: dict[str, list[Value]],
+    ) -> list[Value]:
         outputs = []
         for d, direction in enumerate(self.spec.directions):
             prefix = f"layers.{layer}.{direction}."
-            own = {name.removeprefix(prefix): array for name, array in self.weights.items() if name.startswith(prefix)}
-            index = layer * self.spec.num_directions + d
-            states = {name: values[index] for name, values in initial.items()}
-            found = {}
-            for t in sorted(series, reverse=direction == "backward"):
-                states = self._step(own, series[t], states)
-                found[t] = states[self.cell.output]
+            own = {name.removeprefix(prefix): value for name, value in self.weights.items() if name.startswith(prefix)}
+            states = {name: values[layer * self.spec.num_directions + d] for name, values in initial.items()}
+            empty = self._zeros(series[0].array.shape[1], self.spec.hidden_size)
+            found = [empty] * len(series)
+            times = range(len(series))
+            for t in reversed(times) if direction == "backward" else times:
+                if valid[t].size:
+                    before = {name: state.take(valid[t]) for name, state in states.items()}
+                    after = self._step(own, series[t].take(valid[t]), before)
+                    states = {name: state.put(valid[t], after[name]) for name, state in states.items()}
+                    found[t] = empty.put(valid[t], after[self.cell.output])
             outputs.append(found)
-            for name, value in states.items():
-                final[name].append(value)
-        return {t: self._merged([found[t] for found in outputs]) for t in series}
+            for name, state in states.items():
+                final[name].append(state)
+        return [self._merged([found[t] for found in outputs]) for t in range(len(series))]
 
-    def _step(self, own: Named, x: Array, states: Named) -> Named:
+    def _step(self, own: Mapping[str, Value], x: Value, states: Mapping[str, Value]) -> dict[str, Value]:
         """The cell's equations, evaluated with the parameters of one layer and direction."""
         values: dict[str, Any] = {**own, **states, "x": x}
         size = self.spec.hidden_size
         for side, tree in self.cell.projections[self.spec.bias].items():
             projection = expressions.compiled(tree)(values, self.functions)
             for g, gate in enumerate(self.cell.gates):
-                values[f"{side}.{gate}"] = projection[g * size : (g + 1) * size]
-        new: Named = {}
+                values[f"{side}.{gate}"] = projection.units(g * size, (g + 1) * size)
+        new: dict[str, Value] = {}
         for name, tree in self.cell.step.items():
             (new if name in states else values)[name] = expressions.compiled(tree)(values, self.functions)
         return new
 
-    def _merged(self, vectors: list[Array]) -> Array:
+    def _merged(self, vectors: list[Value]) -> Value:
         if len(vectors) == 1:
             return vectors[0]
         forward, backward = vectors
         match self.spec.merge:
             case "concat":
-                return np.concatenate(vectors)
+                return forward.joined(backward)
             case "multiply":
                 return forward * backward
             case "average":
                 return (forward + backward) / 2
         return forward + backward
 
-    def _scores(self, series: dict[int, Array], final: dict[str, list[Array]], steps: int) -> Named:
+    def _scores(self, series: list[Value], valid: list[Array], final: dict[str, list[Value]]) -> list[Value]:
         if self.spec.head is None:
-            return {}
+            return []
         if self.spec.head.reads == "final":
-            return {"scores": self._score(self._merged(final[self.cell.output][-self.spec.num_directions :]))}
-        empty = self.numbers.array(np.zeros(self.spec.head.size))
-        return {"scores": np.stack([self._score(series[t]) if t in series else empty for t in range(steps)])}
+            return [self._score(self._merged(final[self.cell.output][-self.spec.num_directions :]))]
+        empty = self._zeros(series[0].array.shape[1], self.spec.head.size)
+        return [
+            empty.put(seen, self._score(series[t].take(seen))) if seen.size else empty for t, seen in enumerate(valid)
+        ]
 
-    def _score(self, features: Array) -> Array:
-        scores: Array = self.weights["head.weight"] @ features
+    def _score(self, features: Value) -> Value:
+        scores = self.weights["head.weight"] @ features
         return scores + self.weights["head.bias"] if "head.bias" in self.weights else scores
 
-    def _nonlinearity(self, name: str) -> Any:
-        function, primitives = expressions.compiled(self.cell.nonlinearities[name]), self._primitives()
-        return lambda a: function({"a": a}, primitives)
+    def _nonlinearity(self, name: str, tree: ast.expr) -> Any:
+        """The function of that name; its derivative is the spec's where that gives one in terms of the value y."""
+        function, derivative = expressions.compiled(tree), self.cell.derivatives.get(name)
+        if derivative is None:
+            return lambda a: function({"a": a}, _PRIMITIVES)
+        slope = expressions.compiled(derivative)
+        return lambda a: a.through(
+            function({"a": Value(a.array, self.ops)}, _PRIMITIVES).array, lambda y: slope({"y": y}, _PRIMITIVES)
+        )
 
-    def _primitives(self) -> dict[str, Any]:
-        return {**self.numbers.functions, "max": self._max}
+    def _leaf(self, array: Array) -> Value:
+        return Value(array, self.ops, wanted=self.everything)
 
-    def _max(self, a: Array, b: Any) -> Array:
-        other = self.numbers.array(b)
-        self.ties += int(np.count_nonzero(a == other))
-        return self.numbers.functions["max"](a, other)
-
-
-def _copied(final: dict[str, list[Array]]) -> dict[str, list[Array]]:
-    return {name: list(vectors) for name, vectors in final.items()}
-
-
-def run(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs, numbers: Numbers | None = None) -> Named:
-    """The results of the model, rounded to float64: `outputs`, `final_state.{name}`, `scores`."""
-    found = Oracle(spec, weights, numbers or kinds.decimal(DIGITS)).run(given)
-    return {name: array.astype(np.float64) for name, array in found.items()}
+    def _zeros(self, rows: int, units: int) -> Value:
+        return Value(self.ops.zeros((1, rows, units)), self.ops)
 
 
-def gradients(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs, cotangents: Cotangents) -> Named:
-    """All gradients, rounded to float64, under the names that a backend gives them."""
-    difference = Difference(Oracle(spec, weights, kinds.decimal(DIGITS)), given, contraction(cotangents))
-    found = {name: difference.of_weight(name) for name in weights}
-    if given.context is not None:
-        found["context"] = difference.of_argument("context", axis=0)
-    else:
-        states = {name: difference.of_argument(f"initial_state.{name}", axis=1) for name in spec.cell_definition.states}
-        found |= state_gradients(spec, states)
-    if not spec.embedding:
-        found["inputs"] = difference.of_argument("inputs", axis=0)
-    return found
+_PRIMITIVES: dict[str, Any] = {
+    "exp": Value.exp,
+    "tanh": Value.tanh,
+    "max": Value.maximum,
+}
 
 
-def contraction(cotangents: Cotangents) -> RowValue:
-    """The sum of a row's results times its cotangents."""
-    named = {"outputs": cotangents.outputs, "scores": cotangents.scores}
-    rows = {name: array for name, array in named.items() if array is not None}
-    states = {f"final_state.{name}": array for name, array in (cotangents.final_states or {}).items()}
-
-    @cache
-    def own(b: int, numbers: Numbers) -> Named:
-        named = {name: array[b] for name, array in rows.items()} | {name: array[:, b] for name, array in states.items()}
-        return {name: numbers.array(cotangent) for name, cotangent in named.items()}
-
-    def value(b: int, results: Named, numbers: Numbers) -> Any:
-        return sum((results[name] * cotangent).sum() for name, cotangent in own(b, numbers).items())
-
-    return value
+def _stacked(values: list[Value], axis: int) -> Array:
+    return _stacked_arrays([value.array for value in values], axis)
 
 
-class Difference:
-    """Difference quotients of a value that is a sum over rows.
+def _stacked_arrays(arrays: list[Array], axis: int) -> Array:
+    return np.stack(np.broadcast_arrays(*arrays), axis=axis)
 
-    The step is 10**(-digits/2) in one number at a time, and so is the error. Only the rows that a number
-    reaches are run again.
-    """
 
-    def __init__(self, oracle: Oracle, given: Inputs, value: RowValue) -> None:
-        self.oracle = oracle
-        self.value = value
-        self.h = oracle.numbers.step
-        self.rows = range(len(given.inputs))
-        self.arguments = [oracle.arguments(given, b) for b in self.rows]
-        self.trails: list[Trail] = [[] for _ in self.rows]
-        with oracle.numbers.precision():
-            self.base = [self._value(b) for b in self.rows]
-
-    def total(self) -> float:
-        """The value itself."""
-        with self.oracle.numbers.precision():
-            return float(sum(self.base))
-
-    def of_weight(self, name: str) -> Array:
-        """The gradient of a weight, in its shape."""
-        array = self.oracle.weights[name]
-        found = np.zeros(array.shape)
-        part, *rest = name.split(".")
-        start = int(rest[0]) if part == "layers" else self.oracle.spec.num_layers if part == "head" else 0
-        with self.oracle.numbers.precision():
-            for index in self._entries(array):
-                found[index] = float(self._change(start))
-        return found
-
-    def of_argument(self, name: str, axis: int) -> Array:
-        """The gradient of an argument, its rows along the given axis."""
-        rows = []
-        for b in self.rows:
-            array = self.arguments[b][name]
-            rows.append(np.zeros(array.shape))
-            with self.oracle.numbers.precision():
-                for index in self._entries(array):
-                    rows[b][index] = float((self._value(b) - self.base[b]) / self.h)
-        return np.stack(rows, axis=axis)
-
-    def along(self, direction: Mapping[str, Array]) -> float:
-        """The derivative along a direction in the space of some weights: one number, for large models."""
-        kept = {name: self.oracle.weights[name] for name in direction}
-        with self.oracle.numbers.precision():
-            for name, vector in direction.items():
-                self.oracle.weights[name] = kept[name] + self.oracle.numbers.array(vector) * self.h
-            change = float(self._change())
-        self.oracle.weights.update(kept)
-        return change
-
-    def _change(self, start: int = 0) -> Any:
-        return sum(self._value(b, start) - self.base[b] for b in self.rows) / self.h
-
-    def _value(self, b: int, start: int = 0) -> Any:
-        """The value of a row, the layers below `start` being unchanged."""
-        trail = self.trails[b] if start or not self.trails[b] else None
-        return self.value(b, self.oracle.row(self.arguments[b], trail, start), self.oracle.numbers)
-
-    def _entries(self, array: Array) -> Iterator[tuple[int, ...]]:
-        """Every index in turn, while the number there is larger by h."""
-        for index in np.ndindex(array.shape):
-            kept = array[index]
-            array[index] = kept + self.h
-            yield index
-            array[index] = kept
+def _weight_shaped(name: str, array: Array) -> Array:
+    return array[:, 0] if name.endswith("bias") else array

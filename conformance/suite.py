@@ -1,68 +1,153 @@
-"""The suite, run by the command line or by pytest, here or in somebody else's project."""
+"""The whole table against implementations: under pytest, or each in a process of its own."""
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+import pickle
+import queue
+import select
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
-from ..spec.backend import BUILT_IN, load_backend
-from ..spec.errors import BackendError, ConformanceError
-from ..tasks.tables import table
-from .checks import CHECKS, Item, Outcome, items, run
+from ..spec.backend import load_backend
+from ..spec.errors import ConformanceError, RnnZooError
+from .checks import Item, Outcome, items, run
+from .divergence import first_divergence
+from .implementations import Implementation
+from .shrinking import shrunk
+
+SECONDS = 300.0  # for one item: what takes longer hangs
+DIAGNOSED = 10  # failures of an implementation whose first divergence and smaller case are looked for
 
 
-def conformance_tests(target: str, *, quick: bool = False) -> Callable[[Item], None]:
-    """A pytest test that checks a backend against the spec: `test_rnn = conformance_tests("package.module:OBJECT")`.
+def conformance_tests(target: str, *, quick: bool = False) -> Callable[..., None]:
+    """A pytest test, one for each item, of the backend of that name.
 
-    Args:
-        target: a built-in name, an entry point of group `rnnzoo.backends`, or `package.module:OBJECT`.
-        quick: a few cases that still touch every value of every factor.
+    In a test file: `test_rnn = conformance_tests("package.module:OBJECT")`. Skips carry the backend's reason.
     """
     import pytest
 
     @pytest.mark.parametrize("item", items(quick=quick), ids=lambda item: item.name)
     def test(item: Item) -> None:
-        outcome = run(load_backend(target), item)
+        backend = load_backend(target)
+        outcome = run(backend, item)
         if outcome.verdict == "skipped":
             pytest.skip(outcome.message)
         if outcome.verdict == "failed":
-            raise ConformanceError(f"{target}, {item.name} (SPEC.md, {CHECKS[item.check].clause}): {outcome.message}")
+            where = diagnosed(backend, outcome, shrink=False).divergence
+            details = f"{outcome.message}; {where}" if where else outcome.message
+            raise ConformanceError(f"{target}, {item.name} (SPEC.md, {item.clause}): {details}")
+        if outcome.verdict == "ill-conditioned":
+            raise ConformanceError(f"{target}, {item.name}: no verdict is possible: {outcome.message}")
 
     return test
 
 
-def installed_backends() -> tuple[list[str], list[str]]:
-    """The built-in backends that load here, and the reasons why the others do not."""
-    found, reasons = [], []
-    for name in BUILT_IN:
+def diagnosed(backend: Any, outcome: Outcome, *, shrink: bool = True) -> Outcome:
+    """A failure with its first divergence and, on request, a smaller item; what cannot be found stays None."""
+    item = outcome.item
+    try:
+        off = first_divergence(backend, item.model_case, item.dtype, outcome.comparisons)
+    except Exception:  # a broken backend may break here as well: the failure itself has been reported
+        off = None
+    return replace(outcome, divergence=off, smaller=shrunk(backend, outcome) if shrink else None)
+
+
+def run_suite(
+    implementations: Sequence[Implementation], chosen: Sequence[Item], jobs: int | None = None
+) -> Iterator[tuple[Implementation, Outcome]]:
+    """Every outcome as it comes. Each implementation has a process of its own; `jobs` of them run at a time."""
+    found: queue.SimpleQueue[tuple[Implementation, Outcome] | BaseException | None] = queue.SimpleQueue()
+
+    def work(implementation: Implementation) -> None:
         try:
-            load_backend(name)
-        except BackendError as error:
-            reasons.append(str(error))
-        else:
-            found.append(name)
-    return found, reasons
+            for outcome in _outcomes(implementation, list(chosen)):
+                found.put((implementation, outcome))
+            found.put(None)
+        except BaseException as error:
+            found.put(error)
+
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        for implementation in implementations:
+            pool.submit(work, implementation)
+        running = len(implementations)
+        while running:
+            next_one = found.get()
+            if isinstance(next_one, BaseException):
+                raise next_one
+            if next_one is None:
+                running -= 1
+            else:
+                yield next_one
 
 
-def run_suite(names: Iterable[str], *, quick: bool) -> Iterator[tuple[str, Outcome]]:
-    """Every outcome as it comes. All backends take an item in turn, so that the oracle computes it once."""
-    backends = [(name, load_backend(name)) for name in names]
-    for item in items(quick=quick):
-        for name, backend in backends:
-            yield name, run(backend, item)
+def _outcomes(implementation: Implementation, waiting: list[Item]) -> Iterator[Outcome]:
+    """The outcomes of one implementation; where its process ends or hangs, that item fails, and another goes on."""
+    diagnose = DIAGNOSED
+    while waiting:
+        with _Worker(implementation, waiting, diagnose) as worker:
+            while waiting:
+                outcome = worker.receive()
+                if isinstance(outcome, str):
+                    yield Outcome(waiting.pop(0), "failed", (), outcome)
+                    break
+                diagnose -= outcome.verdict == "failed"
+                waiting.pop(0)
+                yield outcome
 
 
-def summary(outcomes: list[tuple[str, Outcome]]) -> str:
-    """One row for each backend, check and precision: how many passed, failed, were skipped, and the worst error."""
-    groups: dict[tuple[str, str, str], list[Outcome]] = {}
-    for name, outcome in outcomes:
-        groups.setdefault((name, outcome.item.check, outcome.item.dtype), []).append(outcome)
-    header = ("backend", "check", "dtype", "clause", "passed", "failed", "skipped", "worst error/allowed")
-    rows = [(*key, CHECKS[key[1]].clause, *_counts(group), _worst(group)) for key, group in sorted(groups.items())]
-    return table(header, rows)
+class _Worker:
+    """A process that runs items of one implementation (`worker.py`) and sends an outcome for each."""
+
+    def __init__(self, implementation: Implementation, waiting: list[Item], diagnose: int) -> None:
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, **implementation.environment}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        command = [sys.executable, "-P", "-m", f"{__package__}.worker"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        assert self.process.stdin is not None
+        try:
+            pickle.dump((implementation, waiting, diagnose), self.process.stdin)
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended already, which `receive` reports
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def receive(self) -> Outcome | str:
+        """The next outcome, or what befell the process. Raises BackendError where it cannot load the implementation."""
+        try:
+            (size,) = struct.unpack("<Q", self._read(8))
+            answer: Outcome | RnnZooError = pickle.loads(self._read(size))
+        except EOFError:
+            return f"the backend's process ended with {_ending(self.process.wait())}"
+        except TimeoutError:
+            return f"no result in {SECONDS:.0f} seconds; the process was stopped"
+        if isinstance(answer, RnnZooError):
+            raise answer
+        return answer
+
+    def _read(self, size: int) -> bytes:
+        assert self.process.stdout is not None
+        number, data = self.process.stdout.fileno(), b""
+        while len(data) < size:
+            if not select.select([number], [], [], SECONDS)[0]:
+                raise TimeoutError
+            part = os.read(number, size - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return data
 
 
-def _counts(group: list[Outcome]) -> list[str]:
-    return [str(sum(outcome.verdict == verdict for outcome in group)) for verdict in ("passed", "failed", "skipped")]
-
-
-def _worst(group: list[Outcome]) -> str:
-    ratios = [o.worst.error / o.worst.allowed for o in group if o.worst and o.worst.allowed]
-    return f"{max(ratios):.4f}" if ratios else "exact" if any(o.worst for o in group) else ""
+def _ending(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else f"signal {-status}"

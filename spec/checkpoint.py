@@ -107,7 +107,7 @@ def _opened(path: Path, use: Callable[[Any], T]) -> T:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             return use(file)
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:  # or no NumPy dtype
         raise FileError(f"{path}: not a whole safetensors file: {error}") from error
 
 

@@ -22,12 +22,13 @@ class Described:
     KIND: ClassVar[str] = ""
     PARTS: ClassVar[Mapping[str, "type[Described] | tuple[type[Described], ...]"]] = {}
 
-    def to_data(self) -> dict[str, Any]:
-        """Plain data: dicts, numbers, strings, booleans and None."""
+    def to_data(self, *, complete: bool = True) -> dict[str, Any]:
+        """Plain data: dicts, numbers, strings, booleans and None; if not complete, without what is at its default."""
         data: dict[str, Any] = {"kind": self.KIND} if self.KIND else {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            data[field.name] = value.to_data() if isinstance(value, Described) else value
+            if complete or value != field.default:
+                data[field.name] = value.to_data(complete=complete) if isinstance(value, Described) else value
         return data
 
     @classmethod

@@ -44,6 +44,7 @@ class Cell:
         projections: for each bias, the expressions of `p` (of the input) and `q` (of the state).
         step: assignments in order; a state's name stands for its new value, on the right for its old one.
         nonlinearities: expressions in `a`.
+        derivatives: of some of them, expressions in their value `y`, where implementations form them from it.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Cell:
     projections: Mapping[str, Mapping[str, ast.expr]]
     step: Mapping[str, ast.expr]
     nonlinearities: Mapping[str, ast.expr]
+    derivatives: Mapping[str, ast.expr]
 
     def __post_init__(self) -> None:
         known = {*self.states, *(f"{side}.{gate}" for side in "pq" for gate in self.gates)}
@@ -67,6 +69,8 @@ class Cell:
                 self._check_names(f"projection {bias}.{side}", tree, {*self.parameters, *self.states, "x"})
         for name, tree in self.nonlinearities.items():
             self._check_names(f"nonlinearity {name}", tree, {"a"})
+        for name, tree in self.derivatives.items():
+            self._check_names(f"derivative of {name}", tree, {"y"})
         if missing := set(self.states) - set(self.step):
             raise SpecError(f"cell {self.name}: the step gives no new value for {listed(missing)}")
         if self.output not in self.states:
@@ -127,6 +131,7 @@ def load_cell(name: str) -> Cell:
         projections={bias: _parsed(data["projections"][bias]) for bias in BIASES},
         step=_parsed(data["step"]),
         nonlinearities=_parsed(data["nonlinearities"]),
+        derivatives=_parsed(data["derivatives"]),
     )
 
 

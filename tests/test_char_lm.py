@@ -1,15 +1,22 @@
 """The character language model: its text, its streams, its baseline, its metric, and the text it writes."""
 
 import hashlib
+import math
 import random
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rnnzoo.conformance.arithmetic import Exact
+from rnnzoo.conformance.bounds import Quantities, results
+from rnnzoo.conformance.tape import Value
 from rnnzoo.spec import Contents, initial_weights, load, load_backend
 from rnnzoo.spec.errors import FileError, InputError, SpecError
+from rnnzoo.spec.inputs import Inputs
 from rnnzoo.tasks import char_lm
 from rnnzoo.tasks.char_lm import CharLM
 from rnnzoo.tasks.evaluate import evaluate
@@ -61,21 +68,53 @@ def test_targets_are_the_next_characters_and_streams_continue(tmp_path: Path) ->
     assert np.array_equal(targets, inputs + 1) and targets.max() < task.held_out
 
 
-def test_evaluation_in_streams_is_that_of_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams that begin early enough predict as one that reads all, and no held-out character is lost."""
+@pytest.fixture
+def bits(log_softmax: Callable[..., np.ndarray]) -> Callable[..., Quantities]:
+    """`bits(model, inputs, targets, counts)`: bits per character, of those (B, T) that count."""
+
+    def of(model: Any, inputs: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> Quantities:
+        weights = load_backend(model.backend_name).to_spec(model)
+        scores = results(model.spec, weights, Inputs(inputs, None, None, None))
+
+        def mean(ops: Exact) -> dict[str, np.ndarray]:
+            logarithms = log_softmax(ops, scores(ops)["scores"][:, counts])
+            picked = -logarithms[:, np.arange(counts.sum()), targets[counts]]
+            divisor = ops.multiply(ops.constant(counts.sum()), ops.function("log", ops.constant(2.0)))
+            return {"bits": ops.divide(ops.sum(picked, 1)[:, 0], divisor)}
+
+        return mean
+
+    return of
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_evaluation_in_streams_is_that_of_one_pass(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    bits: Callable[..., Quantities],
+    assert_right: Callable[..., None],
+) -> None:
+    """Streams that begin early enough predict as one that reads all, and no held-out character is lost.
+
+    Recurrent weights are large, but below the diagonal alone: a state of the second layer holds 11 characters.
+    """
+    pytest.importorskip(BACKENDS[name])
     monkeypatch.setattr(char_lm, "EVALUATION_STREAMS", 3)
     monkeypatch.setattr(char_lm, "EVALUATION_WINDOW", 5)
-    monkeypatch.setattr(char_lm, "WARM_UP", 400)
-    task, backend = CharLM(written(tmp_path, brackets(40))), load_backend("numpy")
+    monkeypatch.setattr(char_lm, "WARM_UP", 10)
+    task, backend = CharLM(written(tmp_path, brackets(40))), load_backend(name)
     model = backend.build(model_spec(task, SIZES), dtype="float64")
-    tokens = np.array([task.alphabet.index(c) for c in task.text])
-    scores = backend.run(model, tokens[None, :-1]).scores[0, task.held_out - 1 :]
-    p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    true = tokens[task.held_out :]
+    weights = backend.to_spec(model)
+    backend.from_spec(model, {n: np.tril(8 * a, -1) if "recurrent" in n else a for n, a in weights.items()})
+    tokens = np.array([[task.alphabet.index(c) for c in task.text]])
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    counts = np.arange(1, tokens.size)[None] >= task.held_out
     evaluation = task.evaluate(backend, model)
-    assert abs(evaluation.value + np.log2(p[np.arange(len(p)), true]).mean()) < 1e-9
-    assert np.array_equal(evaluation.predictions, p.argmax(axis=1))
-    assert evaluation.metrics["accuracy"] == np.mean(p.argmax(axis=1) == true)
+    assert_right({"bits": evaluation.value}, bits(model, inputs, targets, counts))
+    predictions = backend.run(model, inputs).scores.argmax(axis=2)[counts]
+    assert np.array_equal(evaluation.predictions, predictions)
+    assert evaluation.metrics["accuracy"] == np.mean(predictions == targets[counts])
 
 
 def test_the_baseline_gives_probabilities() -> None:
@@ -84,20 +123,26 @@ def test_the_baseline_gives_probabilities() -> None:
     model = Markov(text, len(alphabet))
     for context in ("", "(", "red", "(red g", "%%%"):
         probabilities = [model.probability(context, character) for character in alphabet]
-        assert min(probabilities) > 0 and abs(sum(probabilities) - 1) < 1e-12
+        # Five roundings at each of the orders 0 to 3 and one of 1/V, of positive numbers all; fsum makes one more.
+        assert min(probabilities) > 0 and abs(math.fsum(probabilities) - 1) <= (5 * 4 + 2) * 2.0**-53
 
 
-def test_the_baseline_counts_as_kneser_and_ney() -> None:
+def test_the_baseline_counts_as_kneser_and_ney(assert_right: Callable[..., None]) -> None:
     """By hand, order 1, on "abacab": n(ab) = 2, n(ba) = n(ac) = n(ca) = 1; before a stand {b, c}, b {a}, c {a}."""
-    model = Markov("abacab", 3, order=1)
-    high, low = 3 / (3 + 2 * 1), 2 / (2 + 2 * 1)
-    p_b = (1 - low) / 4 + low * 3 / 4 / 3
-    assert model.probability("a", "b") == pytest.approx((2 - high) / 3 + high * 2 / 3 * p_b, rel=1e-14)
+
+    def p(ops: Exact) -> dict[str, np.ndarray]:
+        three, two = (Value(ops.constant(number), ops) for number in (3.0, 2.0))
+        high, low = three / (3.0 + 2.0 * 1.0), two / (2.0 + 2.0 * 1.0)
+        p_b = (1.0 - low) / 4.0 + low * 3.0 / 4.0 / 3.0
+        return {"p": ((2.0 - high) / 3.0 + high * 2.0 / 3.0 * p_b).array}
+
+    assert_right({"p": Markov("abacab", 3, order=1).probability("a", "b")}, p)
 
 
 def test_the_baseline_is_strong_on_a_text_it_can_know() -> None:
+    """Three characters were followed by the same at least 79 times, and the discount is a half."""
     text = "abcde" * 100
-    assert Markov(text[:400], 5).bits(text, 400) < 0.01
+    assert Markov(text[:400], 5).bits(text, 400) < -math.log2(1 - 0.5 / 79)
     assert Markov("abcd", 8).bits("zz", 0) == 3  # nothing seen, nothing known: one of 8
 
 
@@ -213,6 +258,13 @@ def trained(folder: Path, *arguments: Any) -> Contents:
     return load(folder / "model.safetensors")
 
 
+def best_of_order_3(text: str, start: int) -> float:
+    """Bits per character of the model that has counted the very characters that it is to predict."""
+    follow = Counter(text[i - 3 : i + 1] for i in range(start, len(text)))
+    before = Counter(text[i - 3 : i] for i in range(start, len(text)))
+    return -sum(n * math.log2(n / before[s[:3]]) for s, n in follow.items()) / (len(text) - start)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_learns_what_three_characters_cannot_tell(tmp_path: Path, name: str) -> None:
     pytest.importorskip(BACKENDS[name])
@@ -221,10 +273,10 @@ def test_every_backend_learns_what_three_characters_cannot_tell(tmp_path: Path, 
         tmp_path / "run", f"backend={name}", f"task.text={text}", "task.window=32", "task.embedding_size=8",
         "model=simple_rnn", "model.hidden_size=48", "trainer.epochs=3", "optimizer.learning_rate=0.01",
     )  # fmt: skip
-    found = contents.provenance
-    assert found["metrics"]["bits_per_character"] < found["baseline"] - 0.05
-    again = evaluate(contents, "numpy")
-    assert abs(again.value - found["metrics"]["bits_per_character"]) < 1e-4
+    found, task = contents.provenance["metrics"], CharLM(text)
+    best = best_of_order_3(task.text, task.held_out)
+    assert found["bits_per_character"] < best < contents.provenance["baseline"]
+    assert evaluate(contents, name).metrics == found
     assert sample(contents, name, length=40, seed=2) == sample(contents, "numpy", length=40, seed=2)
 
 
@@ -233,4 +285,5 @@ def test_every_backend_learns_what_three_characters_cannot_tell(tmp_path: Path, 
 def test_by_default_every_backend_beats_the_baseline_on_pythons_topics(tmp_path: Path, name: str) -> None:
     pytest.importorskip(BACKENDS[name])
     found = trained(tmp_path / "run", f"backend={name}").provenance
+    # 0.054 with NumPy; the standard error of the difference, over 46,497 characters, is 0.0067.
     assert found["metrics"]["bits_per_character"] < found["baseline"] - 0.03

@@ -2,14 +2,18 @@
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rnnzoo.conformance.arithmetic import Exact
+from rnnzoo.conformance.bounds import results
 from rnnzoo.spec import SGD, Adam, ClipByGlobalNorm, CrossEntropy, TrainingSpec, load_backend
 from rnnzoo.spec.errors import FileError
+from rnnzoo.spec.inputs import Inputs
 from rnnzoo.tasks.digits import Digits
 from rnnzoo.tasks.task import model_spec
 
@@ -75,17 +79,24 @@ def test_evaluation_reads_no_step_past_the_length(tmp_path: Path) -> None:
     assert results[0].metrics == results[1].metrics and np.array_equal(results[0].predictions, results[1].predictions)
 
 
-def test_the_metrics_are_those_of_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_are_those_of_the_scores(
+    monkeypatch: pytest.MonkeyPatch, assert_right: Callable[..., None], log_softmax: Callable[..., np.ndarray]
+) -> None:
     monkeypatch.setattr("rnnzoo.tasks.digits.ROWS_AT_ONCE", 100)
     task, backend = Digits(), load_backend("numpy")
     model = backend.build(model_spec(task, {"variant": "simple_rnn", "hidden_size": 6}), dtype="float64")
     evaluation = task.evaluate(backend, model)
+    given = Inputs(task.test.inputs, None, None, None)
+
+    def cross_entropy(ops: Exact) -> dict[str, np.ndarray]:
+        logarithms = log_softmax(ops, results(model.spec, model.weights, given)(ops)["scores"])
+        picked = -logarithms[:, np.arange(len(task.test.targets)), task.test.targets]
+        return {"cross_entropy": ops.divide(ops.sum(picked, 1)[:, 0], ops.constant(len(task.test.targets)))}
+
     scores = backend.run(model, task.test.inputs).scores
-    p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     assert np.array_equal(evaluation.predictions, scores.argmax(axis=1))
     assert evaluation.value == np.mean(scores.argmax(axis=1) == task.test.targets)
-    expected = -np.log(p[np.arange(len(p)), task.test.targets]).mean()
-    assert abs(evaluation.metrics["cross_entropy"] - expected) < 1e-12
+    assert_right({"cross_entropy": evaluation.metrics["cross_entropy"]}, cross_entropy)
     assert evaluation.baseline == np.mean(task.test.targets == np.bincount(task.training.targets).argmax())
 
 
@@ -152,4 +163,5 @@ def test_two_epochs_teach_most_of_the_digits(optimizer: Adam | SGD) -> None:
     for number in (1, 2):
         for batch in task.epoch(number, 32, 0):
             trainer.step(batch)
+    # 0.87 to 0.91 over three seeds of the initial values; the standard error of a share of 359 rows is 0.017.
     assert task.evaluate(backend, model).value > 0.8

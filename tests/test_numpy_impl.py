@@ -1,15 +1,21 @@
-"""The NumPy reference: its derivatives are derivatives, its steps are its runs, its state is all of its state."""
+"""The NumPy reference: a cell is a file, its steps are its runs, its state is all of its state."""
 
 import dataclasses
-import itertools
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from decimal import Decimal, localcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rnnzoo.conformance.bounds import allowed
+from rnnzoo.conformance import numbers
+from rnnzoo.conformance.arithmetic import Exact
+from rnnzoo.conformance.bounds import bounds
+from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.checks import item, run
+from rnnzoo.conformance.oracle import DIGITS, Oracle
+from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.spec import (
     SGD,
     Adam,
@@ -24,11 +30,9 @@ from rnnzoo.spec import (
     MeanSquaredError,
     ModelSpec,
     TrainingSpec,
-    expressions,
     initial_weights,
     load_backend,
 )
-from rnnzoo.spec.definitions import load_cell
 from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
 
 BACKEND = load_backend("numpy")
@@ -40,82 +44,7 @@ def random(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def close(a: np.ndarray, b: np.ndarray, dtype: str = "float64") -> None:
-    assert a.shape == b.shape
-    assert np.abs(a - b).max() <= allowed(dtype, max(np.abs(b).max(), 1.0))
-
-
-def objective(
-    model: object, cotangents: Mapping[str, np.ndarray], inputs: np.ndarray, options: dict[str, object]
-) -> float:
-    """The scalar whose gradient the cotangents ask for."""
-    result = BACKEND.run(model, inputs, **options)
-    total = float((result.outputs * cotangents["outputs"]).sum())
-    total += sum(float((result.final_states[name] * cotangents[name]).sum()) for name in result.final_states)
-    return total + (0.0 if result.scores is None else float((result.scores * cotangents["scores"]).sum()))
-
-
-def central(f: Callable[[], float], array: np.ndarray) -> np.ndarray:
-    """Central differences with a step of 1e-6: about 1e-9 off."""
-    found = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        kept = array[index]
-        array[index] = kept + 1e-6
-        high = f()
-        array[index] = kept - 1e-6
-        found[index] = (high - f()) / 2e-6
-        array[index] = kept
-    return found
-
-
-def check_gradients(spec: ModelSpec, lengths: list[int] | None) -> None:
-    model = BACKEND.build(spec, seed=1, dtype="float64")
-    layers = spec.num_layers * spec.num_directions
-    inputs = np.arange(B * T).reshape(B, T) % V if spec.embedding else random(0, B, T, I)
-    states = {name: random(2 + k, layers, B, H) for k, name in enumerate(spec.cell_definition.states)}
-    context = random(9, B, C) if spec.context else None
-    options = {"lengths": lengths, "context": context, "initial_state": None if spec.context else states}
-    cotangents = {name: random(20 + k, layers, B, H) for k, name in enumerate(states)}
-    cotangents["outputs"] = random(30, B, T, spec.output_size)
-    head = spec.head
-    cotangents["scores"] = random(31, *((B, T, O) if head is None or head.reads == "steps" else (B, O)))
-    gradients = BACKEND.gradients(
-        model, inputs, cotangents["outputs"], {name: cotangents[name] for name in states},
-        cotangents["scores"] if head else None, **options,
-    )  # fmt: skip
-    places = dict(model.weights)
-    if spec.context:
-        places["context"] = context
-    else:
-        first, *others = spec.cell_definition.states
-        places |= {"initial_state": states[first], **{f"initial_state.{name}": states[name] for name in others}}
-    if not spec.embedding:
-        places["inputs"] = inputs
-    assert set(gradients) == set(places)
-    for name, place in places.items():
-        expected = central(lambda: objective(model, cotangents, inputs, options), place)
-        assert np.abs(gradients[name] - expected).max() < 2e-8 * max(1.0, np.abs(expected).max()), name
-
-
-SAMPLE = {
-    "relu, double": ModelSpec("simple_rnn", I, H, nonlinearity="relu", bias="double"),
-    "concat, head on steps": ModelSpec("bi_rnn", I, H, head=Head(O)),
-    "multiply, head on final": ModelSpec("bi_rnn", I, H, 1, "sigmoid", merge="multiply", head=Head(O, reads="final")),
-    "average, stacked": ModelSpec("stacked_bi_rnn", I, H, 2, merge="average", bias="none"),
-    "embedding and context": ModelSpec(
-        "stacked_rnn", I, H, 2, embedding=Embedding(V), context=Context(C), head=Head(O, bias=False)
-    ),
-    "sum, identity": ModelSpec("bi_rnn", I, H, merge="sum", nonlinearity="identity", bias="double", context=Context(C)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "uneven"])
-@pytest.mark.parametrize("spec", SAMPLE.values(), ids=SAMPLE.keys())
-def test_gradients_are_those_of_central_differences(spec: ModelSpec, lengths: list[int] | None) -> None:
-    check_gradients(spec, lengths)
-
-
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "uneven"])
+@pytest.mark.parametrize("sequences", ["full", "empty_row"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -127,35 +56,14 @@ def test_gradients_are_those_of_central_differences(spec: ModelSpec, lengths: li
     ids=lambda change: change["variant"],
 )
 def test_a_cell_of_two_gates_and_two_states_is_one_file(
-    toy_cell: Callable[[str], None], change: dict[str, object], lengths: list[int] | None
+    toy_cell: Callable[[str], None], change: dict[str, object], sequences: str
 ) -> None:
     toy_cell("numpy_impl")
-    check_gradients(ModelSpec(input_size=I, hidden_size=H, cell="toy", **change), lengths)
-
-
-def test_the_toy_cell_computes_the_equations_of_its_file(toy_cell: Callable[[str], None]) -> None:
-    toy_cell("numpy_impl")
-    spec = ModelSpec("simple_rnn", I, H, nonlinearity="sigmoid", bias="double", cell="toy")
-    model, x, state = BACKEND.build(spec, dtype="float64"), random(0, T, I), {"c": random(1, H), "h": random(2, H)}
-    cell, sigmoid = load_cell("toy"), lambda a: 1 / (1 + np.exp(-a))
-    functions = {"sigmoid": sigmoid, "f": sigmoid, "tanh": np.tanh}
-    weights = {name.removeprefix("layers.0.forward."): array for name, array in model.weights.items()}
-    given = {name: value[None, None] for name, value in state.items()}
-    result = BACKEND.run(model, x[None], initial_state=given)
-    for t in range(T):
-        values = dict(state)
-        for side, tree in cell.projections["double"].items():
-            rows = expressions.compiled(tree)({**weights, **state, "x": x[t]}, {})
-            values |= {f"{side}.{gate}": rows[k * H : (k + 1) * H] for k, gate in enumerate(cell.gates)}
-        new = {}
-        for name, tree in cell.step.items():
-            value = expressions.compiled(tree)(values, functions)
-            new[name] = value
-            if name not in cell.states:
-                values[name] = value
-        state = {name: new[name] for name in cell.states}
-        close(result.outputs[0, t], state["h"])
-    close(result.final_states["c"][0, 0], state["c"])
+    spec = ModelSpec(input_size=I, hidden_size=H, cell="toy", **change)
+    case = Case(spec, B, T, sequences, initial=spec.context is None)
+    for check in ("results", "gradients"):
+        outcome = run(BACKEND, item(check, case, "float64"))
+        assert outcome.verdict == "passed", outcome.message
 
 
 def test_a_cell_without_a_file_is_refused_by_name(toy_cell: Callable[[str], None]) -> None:
@@ -173,26 +81,26 @@ def test_a_cell_without_a_file_is_refused_by_name(toy_cell: Callable[[str], None
     ],
     ids=["core", "tokens and scores"],
 )
-def test_steps_one_after_the_other_are_the_run(spec: ModelSpec, named: bool) -> None:
+def test_steps_one_after_the_other_are_the_run(spec: ModelSpec, named: bool, assert_run: Callable[..., None]) -> None:
     model = BACKEND.build(spec, seed=3, dtype="float64")
     inputs = np.arange(B * T).reshape(B, T) % V if spec.embedding else random(0, B, T, I)
     start = random(1, spec.num_layers, B, H)
-    result = BACKEND.run(model, inputs, initial_state=start)
-    state = {"h": start} if named else start
+    state, found = {"h": start} if named else start, []
     for t in range(T):
         y, state = model.step(inputs[:, t], state)
-        close(y, (result.outputs if result.scores is None else result.scores)[:, t])
-    close(state["h"] if named else state, result.final_state)
+        found.append(y)
+    series = {"scores" if spec.head else "outputs": np.stack(found, axis=1)}
+    assert_run(series | {"final_state.h": state["h"] if named else state}, model, inputs, initial_state=start)
 
 
-def test_a_stream_may_start_from_nothing_or_from_a_context() -> None:
+def test_a_stream_may_start_from_nothing_or_from_a_context(assert_run: Callable[..., None]) -> None:
     core = BACKEND.build(ModelSpec("simple_rnn", I, H), dtype="float64")
     x = random(0, B, I)
-    close(core.step(x)[0], BACKEND.run(core, x[:, None]).outputs[:, 0])
+    assert_run({"outputs": core.step(x)[0][:, None]}, core, x[:, None])
     caption = BACKEND.build(ModelSpec("stacked_rnn", I, H, 2, context=Context(C)), dtype="float64")
     context = random(1, B, C)
-    run = BACKEND.run(caption, x[:, None], context=context)
-    close(caption.step(x, caption.initial_state(context))[0], run.outputs[:, 0])
+    y, _ = caption.step(x, caption.initial_state(context))
+    assert_run({"outputs": y[:, None]}, caption, x[:, None], context=context)
 
 
 @pytest.mark.parametrize("x", [random(0, B, I + 1), random(0, I), 3.0, np.ones((0, I)), [["a"] * I] * B])
@@ -254,6 +162,7 @@ TRAININGS = {
     "squares": TrainingSpec(MeanSquaredError(), Adam(0.05, 0.5, 0.7, 1e-2)),
 }
 STREAM = ModelSpec("stacked_rnn", I, H, 2, head=Head(O))
+DECIMALS, STEP = numbers.decimal(DIGITS), Decimal(10) ** -20  # a quotient is right to about 20 digits
 
 
 def batches(training: TrainingSpec, count: int) -> list[Batch]:
@@ -283,52 +192,70 @@ def test_a_trainer_continues_from_its_state_bit_for_bit(training: TrainingSpec) 
 
 @pytest.mark.parametrize("training", TRAININGS.values(), ids=TRAININGS.keys())
 def test_updates_follow_the_equations(training: TrainingSpec) -> None:
-    """Gradients of the loss by central differences, then the spec's equations over Python floats."""
-    spec = ModelSpec("simple_rnn", I, 3, head=Head(O))
-    model, states = BACKEND.build(spec, seed=1, dtype="float64"), {}
+    """Gradients of the loss by difference quotients at 40 digits, then the spec's equations over decimals."""
+    case = TrainingCase(Case(ModelSpec("simple_rnn", I, 3, head=Head(O)), B, T, "empty_row", True, bits=53), training)
+    model = BACKEND.build(case.case.spec, dtype="float64")
+    BACKEND.from_spec(model, case.case.weights)
     trainer = BACKEND.trainer(model, training)
-    for t in (1, 2, 3):
-        x, y = (
-            random(t, B, T, I),
-            random(60 + t, B, T, O) if isinstance(training.loss, MeanSquaredError) else (TARGETS + t) % O,
-        )
-        loss = lambda x=x, y=y: plain_loss(training, BACKEND.run(model, x, lengths=LENGTHS).scores, y)  # noqa: E731
-        gradients = {name: central(loss, array) for name, array in model.weights.items()}
-        expected_loss, norm = loss(), np.sqrt(sum((g * g).sum() for g in gradients.values()))
-        before = BACKEND.to_spec(model)
-        found = trainer.step(Batch(x, y, lengths=LENGTHS))
-        assert abs(found.loss - expected_loss) < 1e-12 * max(1, expected_loss)
-        assert abs(found.gradient_norm - norm) < 1e-7 * norm
+    losses, norms = zip(*(trainer.step(batch) for batch in case.batches()), strict=True)
+    found = {"loss": losses, "gradient norm": norms} | model.weights
+    allowed = bounds(lambda ops: quantities(case, ops), "float64").allowed
+    with localcontext(prec=DIGITS):
+        for name, wanted in plain_training(case).items():
+            errors = abs(DECIMALS.array(found[name]) - wanted)
+            assert np.all(errors <= DECIMALS.array(allowed[name])), name
+
+
+def plain_training(case: TrainingCase) -> dict[str, np.ndarray]:
+    """Losses and norms of all steps, and the weights after the last."""
+    weights = {name: DECIMALS.array(array) for name, array in case.case.weights.items()}
+    kept: dict[str, dict[str, np.ndarray]] = {name: {} for name in weights}
+    losses, norms = [], []
+    for t, batch in enumerate(case.batches(), start=1):
+        losses.append(plain_loss(case, weights, batch))
+        gradients = {name: np.empty_like(array) for name, array in weights.items()}
+        for name, array in weights.items():
+            for index in np.ndindex(array.shape):
+                before, array[index] = array[index], array[index] + STEP
+                gradients[name][index] = (plain_loss(case, weights, batch) - losses[-1]) / STEP
+                array[index] = before
+        norms.append(sum((g * g).sum() for g in gradients.values()).sqrt())
         for name, g in gradients.items():
-            step = plain_update(training, t, g, norm, states.setdefault(name, {}))
-            assert np.abs(before[name] + step - model.weights[name]).max() < 1e-6 * np.abs(step).max() + 1e-9
+            weights[name] = weights[name] + plain_update(case.training, t, g, norms[-1], kept[name])
+    return {"loss": np.array(losses), "gradient norm": np.array(norms), **weights}
 
 
-def plain_loss(training: TrainingSpec, scores: np.ndarray, targets: np.ndarray) -> float:
-    total, entries = 0.0, 0
-    for b, t in itertools.product(range(B), range(T)):
-        if t < LENGTHS[b]:
-            row = scores[b, t].tolist()
-            if isinstance(training.loss, CrossEntropy):
-                total, entries = total + np.log(np.sum(np.exp(row))) - row[targets[b, t]], entries + 1
-            else:
-                total, entries = total + ((row - targets[b, t]) ** 2).sum(), entries + O
-    return float(total / {"mean": entries, "sum": 1, "batch_mean": B}[training.loss.reduction])
+def plain_loss(case: TrainingCase, weights: dict[str, np.ndarray], batch: Batch) -> Decimal:
+    samples = {name: array[None] for name, array in weights.items()}
+    given = dataclasses.replace(case.case.understood, inputs=batch.inputs)
+    scores = Oracle(case.case.spec, samples, Exact(DECIMALS)).run(given).arrays()["scores"][0]
+    total, entries = Decimal(0), 0
+    for b, t in np.argwhere(case.case.understood.mask):
+        row, target = scores[b, t], batch.targets[b, t]
+        if isinstance(case.training.loss, CrossEntropy):
+            total, entries = total + sum(score.exp() for score in row).ln() - row[target], entries + 1
+        else:
+            total, entries = total + ((row - DECIMALS.array(target)) ** 2).sum(), entries + O
+    return total / {"mean": entries, "sum": 1, "batch_mean": B}[case.training.loss.reduction]
 
 
-def plain_update(training: TrainingSpec, t: int, g: np.ndarray, norm: float, kept: dict[str, np.ndarray]) -> np.ndarray:
+def plain_update(
+    training: TrainingSpec, t: int, g: np.ndarray, norm: Decimal, kept: dict[str, np.ndarray]
+) -> np.ndarray:
     clip, rule = training.clip, training.optimizer
     if isinstance(clip, ClipByGlobalNorm):
-        g = g * min(1.0, clip.maximum / norm)
+        g = g * min(1, Decimal(clip.maximum) / norm)
     if isinstance(clip, ClipByValue):
-        g = np.minimum(np.maximum(g, -clip.maximum), clip.maximum)
+        g = np.minimum(np.maximum(g, -Decimal(clip.maximum)), Decimal(clip.maximum))
+    rate = Decimal(rule.learning_rate)
     if isinstance(rule, SGD):
-        kept["v"] = rule.momentum * kept.get("v", 0 * g) + g
-        return -rule.learning_rate * kept["v"]
-    kept["m"] = rule.beta1 * kept.get("m", 0 * g) + (1 - rule.beta1) * g
-    kept["s"] = rule.beta2 * kept.get("s", 0 * g) + (1 - rule.beta2) * g * g
-    m, s = kept["m"] / (1 - rule.beta1**t), kept["s"] / (1 - rule.beta2**t)
-    return -rule.learning_rate * m / (np.sqrt(s) + rule.epsilon)
+        kept["v"] = Decimal(rule.momentum) * kept.get("v", 0 * g) + g
+        return -rate * kept["v"]
+    beta1, beta2 = Decimal(rule.beta1), Decimal(rule.beta2)
+    kept["m"] = beta1 * kept.get("m", 0 * g) + (1 - beta1) * g
+    kept["s"] = beta2 * kept.get("s", 0 * g) + (1 - beta2) * g * g
+    m, s = kept["m"] / (1 - beta1**t), kept["s"] / (1 - beta2**t)
+    return -rate * m / (np.sqrt(s) + Decimal(rule.epsilon))
 
 
 def test_a_batch_without_a_valid_step_changes_nothing_under_sgd() -> None:

@@ -15,7 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnzoo.conformance.bounds import allowed
+from rnnzoo.conformance.arithmetic import Exact
+from rnnzoo.conformance.bounds import bounds, gradients, results, truth
+from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.checks import item, run
+from rnnzoo.conformance.comparison import compared
+from rnnzoo.conformance.training import TrainingCase
 from rnnzoo.spec import (
     SGD,
     Adam,
@@ -32,9 +37,10 @@ from rnnzoo.spec import (
     load_backend,
 )
 from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
+from rnnzoo.spec.inputs import Cotangents, checked_inputs
 from rnnzoo.torch_impl import Recurrent, SequenceModel
 from rnnzoo.torch_impl.recurrence import _recurrence
-from rnnzoo.torch_impl.weights import state_dict_names
+from rnnzoo.torch_impl.weights import dtype_name, named_parameters, state_dict_names
 
 B, T, I, H = 4, 6, 3, 5  # noqa: E741 (the spec's symbol)
 VARIANTS = ("simple_rnn", "bi_rnn", "stacked_rnn", "stacked_bi_rnn")
@@ -53,10 +59,9 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def assert_close(got: Tensor, expected: Tensor) -> None:
-    assert got.shape == expected.shape and got.dtype == expected.dtype
-    largest = float(expected.detach().abs().max())
-    assert float((got - expected).detach().abs().max()) <= allowed(str(got.dtype).removeprefix("torch."), largest)
+def arrays(**tensors: Tensor) -> dict[str, np.ndarray]:
+    """What a core gives, named as its quantities are."""
+    return {"final_state.h" if name == "final" else name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
 
 def rnn_pair(variant: str, nonlinearity: str) -> tuple[Recurrent, nn.RNN]:
@@ -73,34 +78,41 @@ def rnn_pair(variant: str, nonlinearity: str) -> tuple[Recurrent, nn.RNN]:
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_double_state_dict_is_that_of_nn_rnn_and_computes_the_same(variant: str, nonlinearity: str) -> None:
+def test_a_double_state_dict_is_that_of_nn_rnn_and_computes_the_same(
+    variant: str, nonlinearity: str, assert_run: Callable[..., None]
+) -> None:
     ours, theirs = rnn_pair(variant, nonlinearity)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict())
     x, h0 = drawn(B, T, I), drawn(ours.spec.num_layers * ours.spec.num_directions, B, H, seed=1)
-    for got, expected in zip(ours(x, initial_state=h0), theirs(x, h0), strict=True):
-        assert_close(got, expected)
+    for outputs, final in (ours(x, initial_state=h0), theirs(x, h0)):
+        assert_run(arrays(outputs=outputs, final=final), ours, x, initial_state=h0)
     ours.load_state_dict(nn.RNN(I, H, ours.spec.num_layers, bidirectional="bi" in variant).state_dict())
 
 
-def test_gradients_are_those_of_nn_rnn() -> None:
+def test_gradients_are_those_of_nn_rnn(assert_right: Callable[..., None]) -> None:
     ours, theirs = rnn_pair("stacked_bi_rnn", "tanh")
     theirs.load_state_dict(ours.state_dict())
+    x, d_outputs, d_final = drawn(B, T, I), drawn(B, T, 2 * H, seed=2), drawn(4, B, H, seed=3)
+    given = checked_inputs(ours.spec, "float64", x)
+    cotangents = Cotangents(d_outputs.numpy(), {"h": d_final.numpy()}, None)
+    wanted = gradients(ours.spec, BACKEND.to_spec(ours), given, cotangents)
     for model in (ours, theirs):
-        outputs, final = model(drawn(B, T, I))
-        ((outputs * drawn(B, T, 2 * H, seed=2)).sum() + (final * drawn(4, B, H, seed=3)).sum()).backward()
-    for name, parameter in theirs.named_parameters():
-        assert_close(ours.get_parameter(name).grad, parameter.grad)
+        outputs, final = model(x)
+        ((outputs * d_outputs).sum() + (final * d_final).sum()).backward()
+        names = state_dict_names(ours.spec)
+        assert_right({name: model.get_parameter(own).grad.numpy() for name, own in names.items()}, wanted)
 
 
-def test_lengths_are_packed_sequences_for_nn_rnn() -> None:
+def test_lengths_are_packed_sequences_for_nn_rnn(assert_run: Callable[..., None]) -> None:
     ours, theirs = rnn_pair("stacked_bi_rnn", "tanh")
     theirs.load_state_dict(ours.state_dict())
     x, lengths = drawn(B, T, I), torch.tensor([6, 2, 1, 3])
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     outputs, final = theirs(packed)
-    assert_close(ours(x, lengths)[0], nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)[0])
-    assert_close(ours(x, lengths)[1], final)
+    padded, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)
+    for found in (ours(x, lengths), (padded, final)):
+        assert_run(arrays(outputs=found[0], final=found[1]), ours, x, lengths=lengths)
 
 
 def test_a_single_bias_has_a_name_of_its_own() -> None:
@@ -115,7 +127,7 @@ def test_a_single_bias_has_a_name_of_its_own() -> None:
 def test_a_merge_is_what_its_name_says(merge: str, merged: Callable[[Tensor, Tensor], Tensor]) -> None:
     x = drawn(B, T, I)
     forward, backward = Recurrent(spec_of("bi_rnn"), dtype="float64")(x)[0].chunk(2, dim=-1)
-    assert_close(Recurrent(spec_of("bi_rnn", merge=merge), dtype="float64")(x)[0], merged(forward, backward))
+    assert torch.equal(Recurrent(spec_of("bi_rnn", merge=merge), dtype="float64")(x)[0], merged(forward, backward))
 
 
 # Derivatives
@@ -132,57 +144,16 @@ def test_the_operator_is_well_formed_for_compilers_and_exporters(masked: bool, r
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("merge", "bias", "nonlinearity"),
-    [("concat", "double", "tanh"), ("sum", "single", "sigmoid"), ("average", "none", "identity"),
-     ("multiply", "double", "tanh")],
-)  # fmt: skip
-@pytest.mark.parametrize("masked", [False, True])
-def test_gradients_of_everything_are_the_numerical_ones(merge: str, bias: str, nonlinearity: str, masked: bool) -> None:
-    model = Recurrent(spec_of(merge=merge, bias=bias, nonlinearity=nonlinearity), dtype="float64")
-    mask = torch.tensor([[True, False, True], [False, False, False]]) if masked else None
-    names = [name for name, _ in model.named_parameters()]
-
-    def run(x: Tensor, h0: Tensor, *weights: Tensor) -> Any:
-        given = {"mask": mask, "initial_state": h0}
-        return torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (x,), given)
-
-    leaves = [drawn(2, 3, I), drawn(4, 2, H, seed=1), *(p.detach().clone() for p in model.parameters())]
-    assert torch.autograd.gradcheck(run, [leaf.requires_grad_() for leaf in leaves], fast_mode=True)
-
-
-def test_a_cell_of_two_gates_and_two_states_is_a_file_and_nothing_else(toy_cell: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("sequences", ["full", "holes", "empty_row"])
+@pytest.mark.parametrize("head", [None, Head(7, reads="final")], ids=["core", "head"])
+def test_a_cell_of_two_gates_and_two_states_is_a_file_and_nothing_else(
+    toy_cell: Callable[[str], None], head: Head | None, sequences: str
+) -> None:
     toy_cell("torch_impl")
-    model = Recurrent(spec_of(bias="double", cell="toy"), dtype="float64")
-    mask = torch.tensor([[True, False, True], [False, True, True]])
-    names = [name for name, _ in model.named_parameters()]
-
-    def run(x: Tensor, c0: Tensor, h0: Tensor, *weights: Tensor) -> Any:
-        given = {"mask": mask, "initial_state": {"c": c0, "h": h0}}
-        outputs, final = torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (x,), given)
-        return outputs, final["c"], final["h"]
-
-    leaves = [drawn(2, 3, I), drawn(4, 2, H, seed=1), drawn(4, 2, H, seed=2)]
-    leaves += [p.detach().clone() for p in model.parameters()]
-    assert torch.autograd.gradcheck(run, [leaf.requires_grad_() for leaf in leaves], fast_mode=True)
-
-
-def test_a_cell_of_two_states_agrees_with_numpy_at_the_seam(toy_cell: Callable[[str], None]) -> None:
-    toy_cell("torch_impl")
-    toy_cell("numpy_impl")
-    spec = spec_of(bias="double", cell="toy", head=Head(7, reads="final"))
-    states = {"c": drawn(4, B, H, seed=1).numpy(), "h": drawn(4, B, H, seed=2).numpy()}
-    arguments = {"lengths": LENGTHS.numpy(), "initial_state": states}
-    cotangents = drawn(B, T, 2 * H, seed=3).numpy(), states, drawn(B, 7, seed=4).numpy()
-    found = []
-    for backend in (BACKEND, load_backend("numpy")):
-        model, inputs = backend.build(spec, 3, "float64"), drawn(B, T, I).numpy()
-        result = backend.run(model, inputs, **arguments)
-        arrays = {"outputs": result.outputs, "scores": result.scores, **result.final_states}
-        found.append({**arrays, **backend.gradients(model, inputs, *cotangents, **arguments)})
-    assert set(found[0]) == set(found[1]) and "initial_state.h" in found[0]
-    for name, array in found[0].items():
-        assert_close(torch.tensor(array), torch.tensor(found[1][name]))
+    case = Case(spec_of(bias="double", cell="toy", head=head), B, T, sequences, initial=True)
+    for check in ("results", "gradients"):
+        outcome = run(BACKEND, item(check, case, "float64"))
+        assert outcome.verdict == "passed", outcome.message
 
 
 def test_the_derivative_of_relu_at_0_is_0() -> None:
@@ -287,16 +258,17 @@ def test_any_token_may_stand_in_the_padding() -> None:
     assert unused and not gradient[unused].any() and gradient[tokens[0, 0]].any()
 
 
-def test_a_step_at_a_time_is_the_whole_run() -> None:
+def test_a_step_at_a_time_is_the_whole_run(assert_run: Callable[..., None]) -> None:
     for spec in (spec_of("stacked_rnn"), spec_of("stacked_rnn", head=Head(7), context=Context(2))):
         model = BACKEND.build(spec, dtype="float64")
-        x = drawn(B, T, I)
-        state = drawn(2, B, H, seed=1) if spec.is_core else model.initial_state(drawn(B, 2, seed=2))
-        whole = model(x, initial_state=state)
+        x, context, found = drawn(B, T, I), drawn(B, 2, seed=2), []
+        state = drawn(2, B, H, seed=1) if spec.is_core else model.initial_state(context)
+        start = {"initial_state": state} if spec.is_core else {"context": context}
         for t in range(T):
             y, state = model.step(x[:, t], state)
-            assert_close(y, (whole[0] if spec.is_core else whole.scores)[:, t])
-        assert_close(state, whole[1])
+            found.append(y)
+        series = {"outputs" if spec.is_core else "scores": torch.stack(found, 1)}
+        assert_run(arrays(**series, final=state), model, x, **start)
     with pytest.raises(InputError, match="a single number"):
         model.step(x[0, 0, 0], state)
     with pytest.raises(SpecError, match="reads backward"):
@@ -305,12 +277,16 @@ def test_a_step_at_a_time_is_the_whole_run() -> None:
         SequenceModel(spec_of("stacked_rnn", context=Context(2))).step(x[:, 0])
 
 
-def test_a_context_gives_each_layer_and_direction_its_own_rows() -> None:
+def test_a_context_gives_each_layer_and_direction_its_own_rows(assert_right: Callable[..., None]) -> None:
     model, context = SequenceModel(FULL, dtype="float64"), drawn(B, 2)
-    weight, bias = model.context.weight.reshape(4, H, 2), model.context.bias.reshape(4, H)
+    weight, bias = (tensor.detach().numpy() for tensor in (model.context.weight, model.context.bias))
     start = model.initial_state(context)
-    for index in range(4):
-        assert_close(start[index], context @ weight[index].t() + bias[index])
+
+    def rows(ops: Exact) -> dict[str, np.ndarray]:
+        product = ops.product(ops.constant(context.numpy()), ops.constant(weight.T))
+        return {f"rows {i}": ops.add(product, ops.constant(bias))[:, :, i * H : (i + 1) * H] for i in range(4)}
+
+    assert_right({f"rows {i}": start[i].detach().numpy() for i in range(4)}, rows)
     tokens = torch.arange(B * T).reshape(B, T) % 11
     assert torch.equal(model(tokens, initial_state=start).scores, model(tokens, context=context).scores)
 
@@ -358,12 +334,15 @@ def test_copies_and_saved_modules_compute_the_same() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_model_computes_in_the_dtype_it_is_converted_to(dtype: torch.dtype) -> None:
-    model, x = Recurrent(spec_of()), drawn(B, T, I, dtype=torch.float32)
-    expected = model(x)[0]
+    model, x = Recurrent(spec_of()), drawn(B, T, I, dtype=dtype)
     outputs, final = model.to(dtype)(x, LENGTHS)
     outputs.sum().backward()
     assert outputs.dtype == final.dtype == model.weight_hh_l0.grad.dtype == dtype
-    assert float((outputs - expected)[0].detach().abs().max()) <= 8 * max(torch.finfo(dtype).eps, 2.0**-23)
+    weights = {name: p.detach().double().numpy() for name, p in named_parameters(model).items()}
+    wanted = results(model.spec, weights, checked_inputs(model.spec, "float64", x.double(), lengths=LENGTHS))
+    found = arrays(outputs=outputs.double(), final=final.double())
+    for comparison in compared(found, truth(wanted), bounds(wanted, dtype_name(dtype))):
+        assert comparison.ratio <= 1 and comparison.decidable, comparison.description()
     if dtype != torch.float64:
         with pytest.raises(WeightError, match="float32"):
             BACKEND.to_spec(model)
@@ -423,8 +402,8 @@ def test_a_compiler_sees_the_whole_model_as_one_graph() -> None:
     model = Recurrent(spec_of())
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
     x = drawn(B, T, I, dtype=torch.float32).requires_grad_()
-    for run in (model, compiled):
-        run(x, LENGTHS)[0].sum().backward()
+    for each in (model, compiled):
+        each(x, LENGTHS)[0].sum().backward()
     (twice,) = [x.grad]
     (once,) = torch.autograd.grad(model(x, LENGTHS)[0].sum(), x)
     assert torch.equal(twice, 2 * once)
@@ -447,25 +426,12 @@ def test_run_and_gradients_leave_the_module_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), Adam(0.01)])
-def test_a_trainer_continues_where_one_of_numpy_stopped(optimizer: SGD | Adam) -> None:
-    spec, numpy = spec_of("stacked_rnn", head=Head(7)), load_backend("numpy")
+def test_a_trainer_continues_where_one_of_numpy_stopped(
+    optimizer: SGD | Adam, assert_relay: Callable[..., None]
+) -> None:
     training = TrainingSpec(CrossEntropy(), optimizer, ClipByGlobalNorm(0.1))
-    models = [backend.build(spec, seed=2, dtype="float64") for backend in (numpy, BACKEND)]
-    batches = [
-        Batch(drawn(B, T, I, seed=n).numpy(), np.arange(B * T).reshape(B, T) % 7, LENGTHS.numpy(), continues=n > 0)
-        for n in range(4)
-    ]
-    first = numpy.trainer(models[0], training)
-    for batch in batches[:2]:
-        first.step(batch)
-    BACKEND.from_spec(models[1], numpy.to_spec(models[0]))
-    second = BACKEND.trainer(models[1], training)
-    second.load_state(first.state())
-    for batch in batches[2:]:
-        np.testing.assert_allclose(second.step(batch), first.step(batch), rtol=1e-11)
-    for name, array in first.state().items():
-        largest = float(np.abs(array).max())
-        assert np.abs(second.state()[name] - array).max() <= 100 * allowed("float64", largest), name
+    case = Case(spec_of("stacked_rnn", head=Head(7)), B, T, "empty_row", bits=53)
+    assert_relay(TrainingCase(case, training, carries=True), ("numpy", "torch", "numpy"))
 
 
 def test_a_sequence_model_may_be_the_core_alone() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -15,10 +16,13 @@ import numpy as np
 import pytest
 import yaml
 
+from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.numpy_impl.backend import BACKEND
-from rnnzoo.spec import initial_weights, load, load_backend
+from rnnzoo.spec import TrainingSpec, initial_weights, load, load_backend
 from rnnzoo.tasks.completion import SCRIPTS, complete
 from rnnzoo.tasks.evaluate import evaluate
+from rnnzoo.tasks.task import load_task
 from rnnzoo.tasks.train import main
 
 SHORT = ["backend=numpy", "model.hidden_size=6", "trainer.steps=3"]
@@ -103,17 +107,22 @@ def test_the_same_seed_gives_the_same_checkpoint_and_another_does_not() -> None:
         assert np.array_equal(still.weights[name], array), name
 
 
-def test_every_backend_is_given_the_same_batches() -> None:
+def test_every_backend_trains_on_the_batches_of_the_task(
+    monkeypatch: pytest.MonkeyPatch, assert_right: Callable[..., None]
+) -> None:
     losses = {}
     for name, framework in FRAMEWORKS.items():
         pytest.importorskip(framework)
-        folder = Path(name)
-        options = [f"backend={name}", "trainer.dtype=float64", "optimizer=sgd", f"hydra.run.dir={folder}"]
-        assert main([*SHORT, *options]) == 0
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        options = ["trainer.batch_size=4", "trainer.seed=2", "trainer.dtype=float64", "optimizer=sgd"]
+        assert main([*SHORT, f"backend={name}", f"hydra.run.dir={name}", *options]) == 0
+        lines = [json.loads(line) for line in Path(name, "metrics.jsonl").read_text().splitlines()]
         losses[name] = [line["loss"] for line in lines if line["event"] == "update"]
-    for name, found in losses.items():
-        assert np.abs(np.subtract(found, losses["numpy"])).max() < 1e-12, name
+    spec, _, provenance = load(Path("numpy/model.safetensors"))
+    batches = list(islice(load_task({"name": "digits"}).epoch(1, 4, 2), 3))
+    monkeypatch.setattr(TrainingCase, "batches", lambda _: batches)
+    case = TrainingCase(Case(spec, 4, 8), TrainingSpec.from_data(provenance["training"]))
+    case.case.__dict__["weights"] = initial_weights(spec, 2, "float64")
+    assert_right(losses, lambda ops: dict.fromkeys(losses, quantities(case, ops)["loss"]))
 
 
 def test_steps_take_the_place_of_epochs_and_clipping_can_be_off() -> None:

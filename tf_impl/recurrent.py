@@ -1,21 +1,21 @@
 """The recurrent core: layers, directions and merging, and the Keras layer `Recurrent` (SPEC.md, 4 to 6)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ..spec.errors import SpecError, WeightError, listed
 from ..spec.model import ModelSpec
-from ..spec.parameters import initial_weights, parameters
+from ..spec.parameters import initial_weights
 from . import recurrence, streaming
 from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, states_by_name, valid_steps
 from .graphs import Graph
-from .weights import from_spec, place, turned
+from .weights import place, turned
 
+Array = Any
 Tensor = Any
 Tensors = dict[str, Any]
 
@@ -31,9 +31,10 @@ def forward(
     valid = None if mask is None else tf.transpose(mask)[:, :, None]  # (T, B, 1)
     if valid is not None:
         x = tf.where(valid, x, tf.zeros([], x.dtype))
+    rows = {name: tf.unstack(states, spec.num_layers * spec.num_directions) for name, states in initial.items()}
     finals = []
     for layer in range(spec.num_layers):
-        outputs, final = _layer(spec, weights, layer, x, valid, initial)
+        outputs, final = _layer(spec, weights, layer, x, valid, rows)
         finals += final
         x = merge(spec.merge, outputs)  # (T, B, F)
     stacked = {name: tf.stack([final[name] for final in finals]) for name in initial}
@@ -123,13 +124,16 @@ class Recurrent(keras.layers.Layer):
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
         super().__init__(dtype=checked_dtype(dtype), **kwargs)
         self.spec, self.seed, self.return_state = spec, seed, return_state
-        for parameter in parameters(spec):
-            shape = turned(parameter.name, np.empty(parameter.shape, np.bool_)).shape
-            self.add_weight(shape=shape, initializer="zeros", dtype=self.dtype, name=place(parameter.name).variable)
-        from_spec(self, initial_weights(spec, seed, self.dtype))
+        with tf.variable_creator_scope(_outside_scopes):
+            for name, array in initial_weights(spec, seed, self.dtype).items():
+                self._add(name, turned(name, array))
         self._step_graph = Graph(self.step_of)
         self.supports_masking = True
         self.build((None, None, spec.input_size))
+
+    def _add(self, name: str, value: Array) -> None:
+        variable = place(name).variable
+        self.add_weight(shape=value.shape, initializer=lambda shape, dtype: value, dtype=self.dtype, name=variable)
 
     def call(
         self, inputs: Tensor, mask: Tensor | None = None, lengths: Tensor | None = None, initial_state: Any = None
@@ -200,6 +204,12 @@ class Recurrent(keras.layers.Layer):
             raise WeightError(f"{self.name}: expected the weights {listed(names)}, got {listed(store.keys())}")
         for variable in self.weights:
             variable.assign(store[variable.name])
+
+
+def _outside_scopes(create: Callable[..., Any], **options: Any) -> Any:
+    """A variable whose TensorFlow name lacks the layer's: each name costs a kernel, 0.6 ms and 35 kB kept for good."""
+    with tf.name_scope(""):
+        return create(**options)
 
 
 def config_of(layer: Any) -> dict[str, Any]:

@@ -70,4 +70,4 @@ def from_spec(model: Any, weights: Mapping[str, ArrayLike], *, cast: bool = Fals
     """Set all weights. Raises WeightError unless every name, shape and dtype fits."""
     checked = checked_weights(model.spec, weights, model.dtype, cast=cast)
     for name, variable in variables(model).items():
-        variable.assign(turned(name, checked[name]))
+        variable.value.assign(turned(name, checked[name]), read_value=False)  # Keras' own assign takes twice as long

@@ -1,0 +1,129 @@
+"""Where two computations part: the first number that is off, in the order in which a network computes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spec.inputs import Inputs
+from ..spec.model import ModelSpec
+from .bounds import bounds, results, truth
+from .cases import Case
+from .comparison import Comparison, compared
+
+Array = NDArray[Any]
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first number that is off.
+
+    Attributes:
+        tensor: the name of the array that it stands in.
+        layer, direction, step, row, unit: where; None where the array has no such axis.
+        expected, got, allowed: its value, what came, and the error that rounding explains.
+    """
+
+    tensor: str
+    layer: int | None
+    direction: str | None
+    step: int | None
+    row: int | None
+    unit: int | None
+    expected: float
+    got: float
+    allowed: float
+
+    def __str__(self) -> str:
+        named = {"layer": self.layer, "direction": self.direction, "time step": self.step}
+        named |= {"row": self.row, "unit": self.unit}
+        places = [f"{name} {value}".removeprefix("direction ") for name, value in named.items() if value is not None]
+        numbers = f"expected {self.expected:.9g}, got {self.got:.9g}, allowed error {self.allowed:.3g}"
+        return f"first divergence: {', '.join([self.tensor, *places])}: {numbers}"
+
+
+def first_divergence(backend: Any, case: Case, dtype: str, failed: tuple[Comparison, ...]) -> Divergence | None:
+    """The first number that is off: of the lowest layer whose outputs or states are, else of what failed.
+
+    A model is run with its lowest layer alone, then with two, and so on, so that the layer is known in which an
+    error begins.
+    """
+    for layers in range(1, case.spec.num_layers + 1):
+        spec, weights, given, arguments = lower_part(case, layers)
+        if backend.supports(spec) is None:
+            model = backend.build(spec, dtype=dtype)
+            backend.from_spec(model, {name: array.astype(dtype) for name, array in weights.items()})
+            found = backend.run(model, case.inputs, **arguments).arrays()
+            quantities = results(spec, weights, given)
+            off = [c for c in compared(found, truth(quantities), bounds(quantities, dtype)) if not c.ratio <= 1]
+            if off:
+                return _earliest(spec, off, layers - 1)
+    wrong = [comparison for comparison in failed if not comparison.ratio <= 1]
+    return _earliest(case.spec, list(reversed(wrong)), None) if wrong else None
+
+
+def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], Inputs, dict[str, Any]]:
+    """The spec, the weights and the arguments of a case's lowest layers, without its head."""
+    variant = case.spec.variant.removeprefix("stacked_") if layers == 1 else case.spec.variant
+    variant = "simple_rnn" if variant == "rnn" else variant
+    spec = replace(case.spec, variant=variant, num_layers=layers, head=None)
+    states = spec.num_layers * spec.num_directions
+
+    def kept(name: str) -> bool:
+        parts = name.split(".")
+        return parts[0] != "head" and (parts[0] != "layers" or int(parts[1]) < layers)
+
+    weights = {name: array for name, array in case.weights.items() if kept(name)}
+    for name in [name for name in weights if name.startswith("context.")]:
+        weights[name] = weights[name][: states * spec.hidden_size]
+    given, arguments = case.understood, dict(case.arguments)
+    if given.initial_states is not None:
+        lower = {name: array[:states] for name, array in given.initial_states.items()}
+        given = replace(given, initial_states=lower)
+        arguments["initial_state"] = lower if len(lower) > 1 else next(iter(lower.values()))
+    return spec, weights, given, arguments
+
+
+def _earliest(spec: ModelSpec, off: list[Comparison], layer: int | None) -> Divergence:
+    """The earliest number among arrays in the order given; of one array, in the order of computation."""
+    candidates = []
+    for order, comparison in enumerate(off):
+        for index in zip(*np.nonzero(~(comparison.ratios <= 1)), strict=True):
+            place = dict(_place(spec, comparison, tuple(map(int, index)), layer))
+            together = layer is not None  # outputs and states of one layer: whichever is read first
+            candidates.append((0 if together else order, _reading(place, comparison), index, comparison, place))
+    _, _, index, comparison, place = min(candidates, key=lambda candidate: candidate[:3])
+    numbers = [float(array[index]) for array in (comparison.expected, comparison.got, comparison.allowed)]
+    fields = [place.get(name) for name in ("layer", "direction", "step", "row", "unit")]
+    return Divergence(comparison.quantity, *fields, *numbers)  # type: ignore[arg-type]
+
+
+def _place(spec: ModelSpec, comparison: Comparison, index: Index, layer: int | None) -> Iterator[tuple[str, Any]]:
+    """What the axes of an array mean, by its name and rank."""
+    name, rank = comparison.quantity, len(index)
+    parts = name.split(".")
+    if parts[0] == "layers":
+        yield from (("layer", int(parts[1])), ("direction", parts[2]), ("unit", index[0] if index else None))
+    elif "state" in name and rank == 3:
+        yield from (("layer", index[0] // spec.num_directions), ("row", index[1]), ("unit", index[2]))
+        yield "direction", spec.directions[index[0] % spec.num_directions]
+    elif parts[0] in ("outputs", "inputs", "scores") and rank >= 2:
+        yield from (("row", index[0]), ("unit", index[-1]), ("layer", layer))
+        if rank == 3:
+            yield "step", index[1]
+        if parts[0] == "outputs" and (spec.num_directions == 1 or spec.merge == "concat"):
+            yield "direction", spec.directions[index[2] // spec.hidden_size]
+    elif rank == 1 and name in ("loss", "gradient norm"):
+        yield "step", index[0]
+
+
+def _reading(place: dict[str, Any], comparison: Comparison) -> float:
+    """How many steps are read before a number is known; gradients arrive from the last step to the first."""
+    if place.get("step") is None:
+        return float("inf")
+    if place.get("direction") == "backward" or comparison.quantity.startswith("inputs"):
+        return float(comparison.expected.shape[1] - 1 - place["step"])
+    return float(place["step"])

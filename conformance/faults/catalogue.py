@@ -1,0 +1,18 @@
+"""All faults, by name."""
+
+from collections.abc import Mapping
+
+from . import converting, derivatives, replaced, results, states, topology, updates, weights
+from .fault import Fault
+
+ROWS = (
+    *weights.FAULTS,
+    *states.FAULTS,
+    *results.FAULTS,
+    *topology.FAULTS,
+    *derivatives.FAULTS,
+    *updates.FAULTS,
+    *replaced.FAULTS,
+    *converting.FAULTS,
+)
+CATALOGUE: Mapping[str, Fault] = {fault.name: fault for fault in ROWS}

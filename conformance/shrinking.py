@@ -1,0 +1,84 @@
+"""A smaller case that fails in the same way."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ..spec.errors import RnnZooError
+from ..spec.model import ModelSpec
+from .cases import Case
+from .checks import Item, Outcome, run
+from .training import TrainingCase
+
+SECONDS = 20.0
+
+
+def shrunk(backend: Any, outcome: Outcome, seconds: float = SECONDS) -> Item:
+    """The smallest item found that fails as the outcome did: each smaller one is tried, and kept if it does."""
+    found, end = outcome.item, time.monotonic() + seconds
+    tried = {found}
+    progress = True
+    while progress and time.monotonic() < end:
+        progress = False
+        for smaller in _smaller(found):
+            if smaller not in tried and time.monotonic() < end:
+                tried.add(smaller)
+                if _kind(run(backend, smaller)) == _kind(outcome):
+                    found, progress = smaller, True
+                    break
+    return found
+
+
+def _kind(outcome: Outcome) -> str:
+    """Failures are alike if numbers were off in both, or the same kind of error came."""
+    return f"{outcome.verdict} {'numbers' if outcome.comparisons else outcome.message[:30]}"
+
+
+def _smaller(item: Item) -> Iterator[Item]:
+    if isinstance(item.case, TrainingCase):
+        plain = [replace(item.case, carries=False), replace(item.case, training=replace(item.case.training, clip=None))]
+        yield from (replace(item, case=case) for case in plain if case != item.case)
+        for inner in _smaller_cases(item.case.case):
+            if inner.spec.head == item.case.case.spec.head:
+                yield replace(item, case=replace(item.case, case=inner))
+    else:
+        yield from (replace(item, case=case) for case in _smaller_cases(item.case))
+
+
+def _smaller_cases(case: Case) -> Iterator[Case]:
+    """Simpler cases, the boldest first."""
+    if case.sequences != "full":
+        yield replace(case, sequences="full")
+        yield replace(case, sequences="lengths")
+    yield from (replace(case, steps=steps) for steps in _below(case.steps))
+    yield from (replace(case, rows=rows) for rows in _below(case.rows))
+    if case.initial:
+        yield replace(case, initial=False)
+    if case.scale != 1.0:
+        yield replace(case, scale=1.0)
+    yield from (replace(case, spec=spec) for spec in _smaller_specs(case.spec))
+
+
+def _below(size: int) -> list[int]:
+    return sorted({1, size // 2, size - 1} - {0, size})
+
+
+def _smaller_specs(spec: ModelSpec) -> Iterator[ModelSpec]:
+    changes: list[dict[str, Any]] = [{"head": None}, {"context": None}, {"embedding": None}]
+    changes += [{"variant": "simple_rnn", "num_layers": 1, "merge": "concat"}, {"variant": "bi_rnn", "num_layers": 1}]
+    changes += [{"variant": "stacked_rnn", "merge": "concat"}, {"merge": "concat"}]
+    changes += [{"num_layers": layers} for layers in _below(spec.num_layers)]
+    changes += [{"hidden_size": size} for size in _below(spec.hidden_size)]
+    changes += [{"input_size": size} for size in _below(spec.input_size)]
+    changes += [{"bias": "none"}, {"bias": "single"}, {"nonlinearity": "identity"}, {"nonlinearity": "tanh"}]
+    simpler = {"bias": ("none", "single", "double"), "nonlinearity": ("identity", "tanh", "relu", "sigmoid")}
+    simpler["variant"] = ("simple_rnn", "bi_rnn", "stacked_rnn", "stacked_bi_rnn")
+    for change in changes:
+        if all(order.index(change.get(n, order[0])) <= order.index(getattr(spec, n)) for n, order in simpler.items()):
+            try:
+                smaller = replace(spec, **change)
+            except RnnZooError:
+                continue  # not a model: one layer of a stacked variant, or two with a merge that needs directions
+            if smaller != spec:
+                yield smaller

@@ -1,0 +1,37 @@
+"""The process in which an implementation is checked: items in, outcomes out, both pickled, over its own pipes."""
+
+import os
+import pickle
+import struct
+import sys
+
+from ..spec.errors import RnnZooError
+from .checks import Outcome, run
+from .suite import diagnosed
+
+
+def main() -> None:
+    """Run the items on standard input; what a framework prints goes to standard error."""
+    implementation, items, diagnose = pickle.load(sys.stdin.buffer)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    def send(answer: Outcome | RnnZooError) -> None:
+        data = pickle.dumps(answer)
+        answers.write(struct.pack("<Q", len(data)) + data)
+        answers.flush()
+
+    try:
+        backend = implementation.load()
+    except RnnZooError as error:
+        return send(error)
+    for item in items:
+        outcome = run(backend, item)
+        if outcome.verdict == "failed" and diagnose > 0:
+            diagnose -= 1
+            outcome = diagnosed(backend, outcome)
+        send(outcome)
+
+
+if __name__ == "__main__":
+    main()

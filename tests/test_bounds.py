@@ -1,0 +1,189 @@
+"""The bounds: sound, sharp, honest about what cannot be decided."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rnnzoo.conformance import bounds as bounding
+from rnnzoo.conformance import numbers, precision
+from rnnzoo.conformance.arithmetic import Exact, Perturbed
+from rnnzoo.conformance.bounds import bounds, gradients, results, truth
+from rnnzoo.conformance.cases import Case, quick_cases
+from rnnzoo.conformance.checks import item, run
+from rnnzoo.conformance.precision import PRECISIONS, factor, precision_of
+from rnnzoo.conformance.random_cases import random_items
+from rnnzoo.spec import ModelSpec, load_backend
+from rnnzoo.spec.errors import InputError
+from rnnzoo.spec.initializers import INITIALIZERS, Draw
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "tf"])
+def test_a_correct_backend_stays_within_the_bounds_of_random_cases(backend: str):
+    _check_random(backend, 25)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["numpy", "torch", "tf"])
+def test_a_correct_backend_stays_within_the_bounds_of_a_thousand_random_cases(backend: str):
+    _check_random(backend, 1000)
+
+
+def _check_random(backend: str, count: int) -> None:
+    outcomes = [run(load_backend(backend), one) for one in random_items(count)]
+    wrong = [f"{o.item.name}: {o.message}" for o in outcomes if o.verdict not in ("passed", "ill-conditioned")]
+    assert not wrong, wrong[:3]
+    ratios = np.concatenate([c.ratios[c.allowed > 0] for o in outcomes for c in o.comparisons])
+    print(f"{backend}: {len(ratios)} numbers, error/bound: median {np.median(ratios):.4f}, largest {ratios.max():.3f}")
+    assert np.median(ratios) >= 0.02
+    assert sum(o.verdict == "passed" for o in outcomes) >= 0.95 * len(outcomes)
+
+
+def _emulated(case: Case, dtype: str) -> dict[str, np.ndarray]:
+    """The outputs of a simple tanh network whose every result is rounded to a dtype of 16 bits."""
+    round_to = _bfloat16 if dtype == "bfloat16" else lambda a: a.astype(np.float16).astype(np.float32)
+    weights = {name.rpartition(".")[2]: array.astype(np.float32) for name, array in case.weights.items()}
+    h = np.zeros((case.rows, case.spec.hidden_size), np.float32)
+    outputs = []
+    for x in np.moveaxis(case.inputs.astype(np.float32), 1, 0):
+        p = round_to(round_to(x @ weights["input_weight"].T) + weights["bias"])
+        h = round_to(np.tanh(round_to(p + round_to(h @ weights["recurrent_weight"].T))))
+        outputs.append(h)
+    return {"outputs": np.stack(outputs, axis=1), "final_state.h": h[None]}
+
+
+def _bfloat16(a: np.ndarray) -> np.ndarray:
+    """The nearest number with 8 bits, ties away from even being of no matter here."""
+    mantissa, exponent = np.frexp(a)
+    return np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_storage_in_sixteen_bits_stays_within_its_bounds(dtype: str):
+    for seed in range(1, 21):
+        case = Case(ModelSpec("simple_rnn", 3, 5), 4, 12, bits=8, seed=seed)
+        wanted = results(case.spec, case.weights, case.understood)
+        allowed, expected = bounds(wanted, dtype).allowed, truth(wanted)
+        for name, got in _emulated(case, dtype).items():
+            assert np.all(np.abs(got - expected[name].nearest) <= allowed[name]), (seed, name)
+            assert np.any(np.abs(got - expected[name].nearest) > bounds(wanted, "float32").allowed[name])
+
+
+def _chaotic(steps: int) -> Case:
+    initializer = replace(INITIALIZERS["torch"], recurrent_weight=Draw("orthogonal", 2.5))
+    return Case(ModelSpec("simple_rnn", 3, 16, initializer=initializer), 2, steps)
+
+
+def test_a_chaotic_case_is_reported_as_ill_conditioned_with_its_gain():
+    outcome = run(load_backend("numpy"), item("results", _chaotic(300), "float32"))
+    assert outcome.verdict == "ill-conditioned"
+    assert "outputs (" in outcome.message and max(c.gain for c in outcome.comparisons) > 1e5
+    short = run(load_backend("numpy"), item("results", _chaotic(3), "float32"))
+    assert short.verdict == "passed" and max(c.gain for c in short.comparisons) < 100
+
+
+def test_a_wrong_result_fails_in_a_case_of_large_gain_too():
+    """Where the bound is large, it still is one."""
+    backend = load_backend("numpy")
+    one = item("results", _chaotic(40), "float64")
+    right = run(backend, one)
+    assert right.verdict == "passed"
+    allowed = max(c.allowed.max() for c in right.comparisons)
+    off = [replace(c, got=c.got + 2 * allowed) for c in right.comparisons]
+    assert all(c.ratio > 1 for c in off)
+
+
+def test_a_relu_within_its_error_widens_the_gradients_that_depend_on_it_alone():
+    """Unit 0's sum is one roundoff of its terms: in float32 nobody can tell its sign, in float64 everybody can."""
+    spec = ModelSpec("simple_rnn", 2, 2, nonlinearity="relu", bias="none")
+    case = Case(spec, 1, 1)
+    case.__dict__["weights"] = {
+        "layers.0.forward.input_weight": np.array([[1.0, -1.0 + 2.0**-24], [0.5, 0.25]]),
+        "layers.0.forward.recurrent_weight": np.zeros((2, 2)),
+    }
+    case.__dict__["inputs"] = np.ones((1, 1, 2))
+    wanted = gradients(spec, case.weights, case.understood, case.cotangents)
+    narrow, wide = bounds(wanted, "float64"), bounds(wanted, "float32")
+    assert (narrow.undecided, wide.undecided) == (0, 1)
+    name = "layers.0.forward.input_weight"
+    slope = np.abs(truth(wanted)[name].nearest[0])
+    assert np.all(wide.allowed[name][0] > slope) and np.all(narrow.allowed[name][0] < 1e-9 * slope)
+    assert np.all(wide.allowed[name][1] < 1e-5)
+
+
+def test_the_relative_bound_of_a_single_product_is_a_few_roundoffs():
+    for dtype, kind in PRECISIONS.items():
+        found = bounds(lambda ops: {"product": ops.multiply(ops.constant([3.0]), ops.constant([0.7]))}, dtype)
+        assert 1 <= found.allowed["product"][0] / (2.1 * kind.roundoff) <= factor(), dtype
+
+
+def test_bounds_grow_with_the_square_root_of_the_terms_of_a_sum():
+    def one(n: int) -> float:
+        return float(
+            bounds(lambda ops: {"sum": ops.sum(ops.constant(np.ones((1, n))), 2)}, "float32").allowed["sum"][0, 0]
+        )
+
+    assert 8 < one(10_000) / (100 * one(100)) < 12  # the sum itself is 100 times larger
+
+
+def test_samples_in_chunks_give_the_same_bound():
+    case = quick_cases()[0]
+    wanted = results(case.spec, case.weights, case.understood)
+    whole, parts = bounds(wanted, "float32"), bounds(wanted, "float32", chunk=16)
+    for name, array in whole.allowed.items():
+        ratio = parts.allowed[name][array > 0] / array[array > 0]
+        assert np.array_equal(parts.allowed[name] > 0, array > 0) and ratio.min() > 0.6 and ratio.max() < 1.6
+
+
+def test_float64_bounds_from_scaled_errors_equal_those_from_decimals():
+    case = Case(ModelSpec("bi_rnn", 2, 3), 2, 3, "lengths", True)
+    wanted = gradients(case.spec, case.weights, case.understood, case.cotangents)
+    scaled, exact = bounds(wanted, "float64"), bounds(wanted, "float64", numbers.decimal(40))
+    for name, array in exact.allowed.items():
+        assert np.array_equal(array > 0, scaled.allowed[name] > 0)
+        assert np.all(np.abs(scaled.allowed[name] - array) <= 1e-3 * array)  # the scale: 2^-53 of 2^-40
+
+
+def test_the_factor_is_the_quantile_of_students_distribution():
+    mpmath = pytest.importorskip("mpmath")
+    for degrees in (8, precision.SAMPLES):
+        x = degrees / (degrees + mpmath.mpf(factor(degrees)) ** 2)
+        tail = mpmath.betainc(mpmath.mpf(degrees) / 2, 0.5, 0, x, regularized=True)  # both sides
+        assert abs(tail * precision.COMPARED / precision.FALSE_ALARM - 1) < 1e-4  # double precision of 1 - p
+
+
+def test_errors_are_drawn_with_the_root_mean_square_that_the_clause_states():
+    ops = Perturbed(numbers.float64(), precision_of("float32"), samples=20_000)
+    product = ops.multiply(ops.constant([1.5]), ops.constant([1.0]))
+    rms = float(ops.deviations(product)[0]) / np.sqrt(ops.samples)
+    assert abs(rms / (1.5 * 2.0**-24 / np.sqrt(3)) - 1) < 0.03  # 4 standard errors of the mean of 20,000
+    root = ops.function("tanh", ops.constant([0.6]))  # 0.537: its ulp is 2^-24
+    assert abs(float(ops.deviations(root)[0]) / np.sqrt(ops.samples) / (5 / 4 * 2.0**-24) - 1) < 0.03
+
+
+def test_what_is_exactly_zero_stays_exactly_zero():
+    found = bounds(lambda ops: {"zero": ops.multiply(ops.constant([0.0]), ops.constant([3.0]))}, "float32")
+    assert found.allowed["zero"].tolist() == [0.0]
+
+
+def test_what_underflows_may_be_flushed():
+    def tiny(ops: Exact) -> dict[str, np.ndarray]:
+        return {"tiny": ops.multiply(ops.constant([1e-30]), ops.constant([1e-15]))}
+
+    assert 1e-45 < 2.0**-126 < bounds(tiny, "float32").allowed["tiny"][0]
+    assert bounds(tiny, "float64").allowed["tiny"][0] < 1e-58
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(InputError, match="float8"):
+        bounds(lambda ops: {}, "float8")
+
+
+def test_no_bound_is_infinite_or_negative_in_the_suite():
+    for case in quick_cases():
+        found = bounds(results(case.spec, case.weights, case.understood), "float32")
+        assert all(np.all(np.isfinite(array)) and np.all(array >= 0) for array in found.allowed.values()), case.name
+
+
+def test_bounding_has_one_source_of_constants():
+    assert bounding.factor is precision.factor
