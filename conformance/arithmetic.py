@@ -182,6 +182,7 @@ class Perturbed(Exact):
         shape = np.broadcast_shapes(value.shape, deviation.shape)
         noise = self.numbers.array(self._noise((1 + self.samples, *shape[1:])))
         found: Array = value + deviation * noise
+        found[np.asarray(abs(found) > self.precision.largest, bool)] = self.numbers.array(np.inf)[()]
         found[0] = value[0]
         return found
 

@@ -255,7 +255,7 @@ def _judged(found: tuple[Comparison, ...]) -> tuple[str, str]:
         return "failed", "; ".join(comparison.description() for comparison in wrong)
     if unclear := [comparison for comparison in found if not comparison.decidable]:
         gains = ", ".join(f"{c.quantity} ({c.gain:.2g} times)" for c in unclear)
-        return "ill-conditioned", f"rounding errors grow until they are as large as the numbers: {gains}"
+        return "ill-conditioned", f"rounding alone may change the numbers beyond recognition: {gains}"
     return "passed", ""
 
 

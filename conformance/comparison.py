@@ -41,11 +41,11 @@ class Comparison:
 
     @property
     def ratios(self) -> Array:
-        """Error by allowed error of every element; 0 where both are 0, infinite where only the second is."""
+        """Error by allowed error of every element; 0 where both are 0, or anything is allowed."""
         errors = self.errors
         with np.errstate(all="ignore"):
-            ratios: Array = np.where(errors == 0, 0.0, errors / self.allowed)
-        return np.nan_to_num(ratios, nan=np.inf)  # an infinite error by an infinite bound
+            ratios: Array = np.where((errors == 0) | np.isinf(self.allowed), 0.0, errors / self.allowed)
+        return ratios
 
     @property
     def ratio(self) -> float:

@@ -16,19 +16,21 @@ class Precision:
         roundoff: unit roundoff u of a stored result: half the distance from 1 to the next number.
         accumulation: unit roundoff inside a sum of products.
         smallest: smallest normal number; what is smaller may be flushed to 0.
+        largest: largest finite number; what is larger overflows.
     """
 
     name: str
     roundoff: float
     accumulation: float
     smallest: float
+    largest: float
 
 
 PRECISIONS = {
-    "float64": Precision("float64", 2.0**-53, 2.0**-53, 2.0**-1022),
-    "float32": Precision("float32", 2.0**-24, 2.0**-24, 2.0**-126),
-    "float16": Precision("float16", 2.0**-11, 2.0**-24, 2.0**-14),
-    "bfloat16": Precision("bfloat16", 2.0**-8, 2.0**-24, 2.0**-126),
+    "float64": Precision("float64", 2.0**-53, 2.0**-53, 2.0**-1022, (2 - 2.0**-52) * 2.0**1023),
+    "float32": Precision("float32", 2.0**-24, 2.0**-24, 2.0**-126, (2 - 2.0**-23) * 2.0**127),
+    "float16": Precision("float16", 2.0**-11, 2.0**-24, 2.0**-14, (2 - 2.0**-10) * 2.0**15),
+    "bfloat16": Precision("bfloat16", 2.0**-8, 2.0**-24, 2.0**-126, (2 - 2.0**-7) * 2.0**127),
 }
 
 # The largest error of a function in units in the last place: the larger of the columns of the OpenCL C specification,

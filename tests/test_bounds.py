@@ -187,3 +187,18 @@ def test_no_bound_is_infinite_or_negative_in_the_suite():
 
 def test_bounding_has_one_source_of_constants():
     assert bounding.factor is precision.factor
+
+
+def test_what_overflows_gives_no_verdict():
+    """States of 1e40, which float64 holds and float32 does not."""
+    spec = ModelSpec("simple_rnn", 2, 2, nonlinearity="identity")
+    backend, case = load_backend("numpy"), Case(spec, 1, 12, scale=1e33)
+    growing = {name: array * (1e2 if "recurrent" in name else 1.0) for name, array in case.weights.items()}
+    outcomes = {}
+    for dtype in ("float64", "float32"):
+        one = item("results", case, dtype)
+        one.case.__dict__["weights"] = growing
+        with np.errstate(all="ignore"):
+            outcomes[dtype] = run(backend, one)
+    assert outcomes["float64"].verdict == "passed" and outcomes["float32"].verdict == "ill-conditioned"
+    assert np.any(~np.isfinite(outcomes["float32"].comparisons[0].got))
