@@ -78,7 +78,7 @@ def bounds(quantities: Quantities, dtype: str, numbers: Numbers | None = None, c
             found = quantities(ops)
             norms = {name: np.hypot(ops.deviations(array), norms.get(name, 0.0)) for name, array in found.items()}
     unit = factor() / math.sqrt(SAMPLES)
-    allowed = {name: np.nan_to_num(unit * norm, nan=np.inf) for name, norm in norms.items()}
+    allowed = {name: np.nan_to_num(unit * norm, nan=np.inf, posinf=np.inf) for name, norm in norms.items()}
     sizes = {name: _largest(_float64(array[0])) for name, array in found.items()}
     gains = {
         name: _largest(allowed[name]) / (factor() * precision.roundoff * size) if size else 0.0

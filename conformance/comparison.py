@@ -35,7 +35,7 @@ class Comparison:
     def errors(self) -> Array:
         """The absolute error of every element; infinite where only one is a number, or they are not infinite alike."""
         with np.errstate(invalid="ignore"):
-            errors = np.nan_to_num(np.abs(self.got - self.expected - self.rest), nan=np.inf)
+            errors = np.nan_to_num(np.abs(self.got - self.expected - self.rest), nan=np.inf, posinf=np.inf)
         alike = np.isnan(self.got) & np.isnan(self.expected) | np.isinf(self.got) & (self.got == self.expected)
         return np.where(alike, 0.0, errors)
 
