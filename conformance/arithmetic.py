@@ -81,10 +81,10 @@ class Exact:
             total.add(term)
         return total.value()
 
-    def slope_of_max(self, a: Array, b: Array) -> Array:
-        """The derivative of max(a, b) by a: 1 where a > b, else 0."""
+    def maximum(self, a: Array, b: Array) -> tuple[Array, Array]:
+        """max(a, b) and its derivative by a: 1 where a > b, else 0."""
         self.undecided += int(np.count_nonzero(a == b))
-        return self.numbers.array(a > b)
+        return np.maximum(a, b), self.numbers.array(a > b)
 
     def accumulated(self, value: Array, size: int, magnitudes: Magnitudes) -> Array:
         """The value of a sum of that many products or numbers; magnitudes: the sum of their sizes, of their squares."""
@@ -147,15 +147,17 @@ class Perturbed(Exact):
         found: Array = unit * np.sqrt(np.sum((deviation / unit) ** 2, axis=0))
         return found
 
-    def slope_of_max(self, a: Array, b: Array) -> Array:
-        """The derivative of max; drawn at random where the error of a - b may turn its sign."""
+    def maximum(self, a: Array, b: Array) -> tuple[Array, Array]:
+        """The same; where the error of a - b may turn its sign, the value errs as a, and the derivative is drawn."""
         difference = a - b
         allowed = self.factor * self.deviations(difference) / math.sqrt(self.samples)
-        open_ = (abs(difference[0]) <= allowed) & (allowed > 0)
-        self.undecided += int(np.count_nonzero(open_))
+        unclear = (abs(difference[0]) <= allowed) & (allowed > 0)
+        self.undecided += int(np.count_nonzero(unclear))
         either = self._noise((1 + self.samples, *difference.shape[1:])) < 0
         either[0] = difference[0] > 0
-        return self.numbers.array(np.where(open_, either, difference > 0))
+        larger = np.maximum(a, b)
+        larger = np.where(unclear, larger[:1] + (difference - difference[:1]), larger)
+        return larger, self.numbers.array(np.where(unclear, either, difference > 0))
 
     def _rounded(self, value: Array) -> Array:
         return self._with_error(value, abs(value[:1]), self.precision.roundoff * UNIFORM_RMS)

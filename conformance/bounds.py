@@ -24,6 +24,7 @@ from .precision import SAMPLES, factor, precision_of
 Array = NDArray[Any]
 Named = dict[str, Array]
 Quantities = Callable[[Exact], Named]  # arrays by name, samples first
+PROPORTIONAL = 2.0**-10  # of the largest number: what is of second order is then smaller by as much again
 
 
 class Truth(NamedTuple):
@@ -77,9 +78,11 @@ def bounds(quantities: Quantities, dtype: str, numbers: Numbers | None = None, c
             ops = Perturbed(kind, precision, chunk, stream)
             found = quantities(ops)
             norms = {name: np.hypot(ops.deviations(array), norms.get(name, 0.0)) for name, array in found.items()}
+    sizes = {name: _largest(_float64(array[0])) for name, array in found.items()}
+    if ops.scale > 1 and (ops.undecided or _far(norms, sizes, ops.scale)):
+        return bounds(quantities, dtype, kinds.decimal(DIGITS))
     unit = factor() / math.sqrt(SAMPLES)
     allowed = {name: np.nan_to_num(unit * norm, nan=np.inf, posinf=np.inf) for name, norm in norms.items()}
-    sizes = {name: _largest(_float64(array[0])) for name, array in found.items()}
     gains = {
         name: _largest(allowed[name]) / (factor() * precision.roundoff * size) if size else 0.0
         for name, size in sizes.items()
@@ -109,6 +112,11 @@ def everything(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs, cot
 
 def _constants(weights: Mapping[str, Array], ops: Exact) -> Named:
     return {name: ops.constant(array) for name, array in weights.items()}
+
+
+def _far(norms: Named, sizes: Mapping[str, float], scale: float) -> bool:
+    """Whether deviations made larger are so large that they may no longer be proportional to the errors."""
+    return any(not _largest(norm) * scale <= PROPORTIONAL * sizes[name] * SAMPLES**0.5 for name, norm in norms.items())
 
 
 def _part(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:

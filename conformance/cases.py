@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..spec import draws
 from ..spec.data import Described, check_choice, check_flag, check_number, check_size
 from ..spec.definitions import BIASES, load_variant, variant_names
+from ..spec.errors import SpecError
 from ..spec.inputs import Cotangents, Inputs
 from ..spec.model import MERGES, NONLINEARITIES, Context, Embedding, Head, ModelSpec
 from ..spec.parameters import Weights, initial_weights
@@ -86,6 +87,8 @@ class Case(Described):
         check_flag("case initial", self.initial)
         check_number("case scale", self.scale, 0.0, np.inf)
         check_size("case bits", self.bits)
+        if self.bits > 53:
+            raise SpecError(f"case bits: expected at most 53, as float64 has, got {self.bits}")
         check_size("case seed", self.seed, minimum=0)
 
     @property

@@ -38,10 +38,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="a program in any language that speaks the protocol (conformance/PROTOCOL.md); may be repeated",
     )  # fmt: skip
     command.add_argument("--everything", action="store_true", help="all implementations that are installed")
-    command.add_argument(
-        "--quick", action="store_true", help="a few cases that still touch every value of every factor"
-    )
-    command.add_argument(
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="a few cases that still touch every value of every factor")
+    which.add_argument(
         "--item", action="append", default=[], metavar="NAME",
         help="only items of this name, or pattern with * and ?, or one as JSON; may be repeated",
     )  # fmt: skip
@@ -49,12 +48,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--known-failures", type=Path, metavar="FILE",
         help="patterns of items that are known to fail, with reasons (default: the list that comes with rnnzoo)",
     )  # fmt: skip
-    command.add_argument("--random", type=int, default=0, metavar="N", help="random cases instead of the table")
+    which.add_argument("--random", type=_count, metavar="N", help="random cases instead of the table")
     command.add_argument("--report", type=Path, metavar="DIR", help="write report.json, junit.xml and index.html there")
     command.add_argument("--table", type=Path, metavar="FILE", help="write implementations by clause, in Markdown")
-    command.add_argument("--teeth", action="store_true", help="seed known faults instead, and see that each is caught")
+    which.add_argument("--teeth", action="store_true", help="seed known faults instead, and see that each is caught")
     command.add_argument(
-        "--jobs", type=int, metavar="N", help="implementations checked at a time (default: one a core)"
+        "--jobs", type=_count, metavar="N", help="implementations checked at a time (default: one a core)"
     )
 
 
@@ -62,6 +61,8 @@ def check(options: argparse.Namespace) -> int:
     """Run the suite as the options say; exit status 1 if anything failed."""
     chosen, missing = _implementations(options)
     if options.teeth:
+        if options.report or options.table or options.known_failures:
+            raise InputError("--teeth: gives a table of its own; leave out --report, --table and --known-failures")
         return _teeth(chosen)
     table = items()
     wanted = _wanted(options, table)
@@ -79,7 +80,7 @@ def check(options: argparse.Namespace) -> int:
         "arguments": sys.argv[2:],
         "not_checked": missing,
     }
-    mistakes = _mistakes(outcomes, known, table) + _unjudged(outcomes, chosen)
+    mistakes = _mistakes(outcomes, known, [*table, *wanted]) + _unjudged(outcomes, chosen)
     print(by_check(outcomes))
     print("\n".join(["", *_problems(outcomes), *mistakes, *(f"not checked: {reason}" for reason in missing)]).rstrip())
     print(f"\n{totals(outcomes)}, in {facts['seconds']:.0f} s")
@@ -94,11 +95,28 @@ def check(options: argparse.Namespace) -> int:
 
 def _implementations(options: argparse.Namespace) -> tuple[list[Implementation], list[str]]:
     """What to check, and the reasons why something was left out."""
-    programs = [program(shlex.split(command), command) for command in options.process]
+    programs = [program(_words(command), command) for command in options.process]
     if options.backend or programs:
         return [*(implementation(name) for name in dict.fromkeys(options.backend)), *programs], []
     names, missing = installed([*BUILT_IN, *(ADAPTERS if options.everything else ())])
     return [implementation(name) for name in names], missing
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def _words(command: str) -> list[str]:
+    """A program and its arguments. Raises InputError."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"--process {command!r}: {error}; expected a command as a shell reads it") from error
+    if not words:
+        raise InputError("--process: expected a program and its arguments, got nothing")
+    return words
 
 
 def _wanted(options: argparse.Namespace, table: Sequence[Item]) -> list[Item]:
@@ -121,7 +139,7 @@ def _items(given: Sequence[str], table: Sequence[Item]) -> list[Item]:
 def _from_json(text: str) -> Item:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"item: expected JSON, got {text[:80]!r}: {error}") from error
     return Item.from_data(data)
 

@@ -1,5 +1,6 @@
 """What is checked of a backend on a case, each check against the truth and its bound, or against the backend itself."""
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..spec.backend import Result
 from ..spec.data import Described, check_choice
-from ..spec.errors import ConformanceError, RnnZooError, SpecError, UnsupportedError
+from ..spec.errors import ConformanceError, InputError, RnnZooError, SpecError, UnsupportedError
 from ..spec.initializers import INITIALIZERS
 from ..spec.inputs import Cotangents
 from ..spec.parameters import initial_weights
@@ -38,8 +39,8 @@ class Item(Described):
     def __post_init__(self) -> None:
         check_choice("item check", self.check, tuple(CHECKS))
         check_choice("item dtype", self.dtype, DTYPES)
-        if isinstance(self.case, TrainingCase) != (self.check == "training"):
-            raise SpecError(f"item: check {self.check!r} does not fit a case of kind {self.case.KIND!r}")
+        if not CHECKS[self.check].applies(self.case):
+            raise SpecError(f"item: check {self.check!r} has nothing to see in the case {self.case.name}")
 
     @property
     def name(self) -> str:
@@ -65,11 +66,13 @@ class Check:
         clause: of SPEC.md; None where each case has its own.
         needs: the optional part of a backend that it needs.
         run: the code.
+        applies: to which cases.
     """
 
     clause: str | None
     needs: str | None
     run: Callable[[Any, Any, str], Iterable[Comparison]]
+    applies: Callable[[Any], bool] = lambda case: isinstance(case, Case)
 
 
 def check_weights(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
@@ -99,11 +102,12 @@ def check_weights(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
 
 
 def check_results(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
-    """Shapes, dtypes, outputs, final states and scores; the inputs stay what they are."""
-    given = case.inputs.copy()
-    found = _run(backend, _model(backend, case, dtype), case, given)
+    """Shapes, dtypes, outputs, final states and scores; the caller's arrays stay what they are."""
+    model, given = _model(backend, case, dtype), {"inputs": case.inputs, **case.arguments}
+    before = copy.deepcopy(given)
+    found: Result = backend.run(model, **given)
     yield from compared(found.arrays(), *_expected_results(case, dtype), dtype)
-    yield from identical("after the run", {"the caller's inputs": given}, {"the caller's inputs": case.inputs})
+    yield from identical("the caller's arrays after the run", _flat(given), _flat(before))
 
 
 def check_gradients(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
@@ -160,8 +164,21 @@ def check_training(backend: Any, case: TrainingCase, dtype: str) -> Iterator[Com
         trainer.load_state(state)
     steps.append(trainer.step(last))
     found = {"loss": np.array([s[0] for s in steps]), "gradient norm": np.array([s[1] for s in steps])}
+    expected, limits = _expected("training", case, dtype)
+    numbers = [name for name in expected if name not in ("loss", "gradient norm", "step")]
     found |= backend.to_spec(model) | trainer.state()
-    yield from compared(found, *_expected("training", case, dtype))
+    yield from compared(found, expected, limits, dict.fromkeys(numbers, dtype))
+
+
+def _has_padding(case: Any) -> bool:
+    return isinstance(case, Case) and case.sequences != "full"
+
+
+def _shows_relu(case: Any) -> bool:
+    """Where directions are multiplied, relu(0) times relu(0) hides what the derivative at 0 is."""
+    if not isinstance(case, Case) or case.sequences != "full" or not case.spec.is_core:
+        return False
+    return case.spec.nonlinearity == "relu" and case.spec.merge != "multiply"
 
 
 CHECKS: Mapping[str, Check] = {
@@ -169,9 +186,9 @@ CHECKS: Mapping[str, Check] = {
     "results": Check(None, None, check_results),
     "gradients": Check("11.2 gradients", "gradients", check_gradients),
     "cotangents": Check("11.2 gradients", "gradients", check_cotangents),
-    "padding": Check("6.4 padding", "gradients", check_padding),
-    "relu_at_zero": Check("3.4 relu at 0", "gradients", check_relu_at_zero),
-    "training": Check("12 training", "trainer", check_training),
+    "padding": Check("6.4 padding", "gradients", check_padding, _has_padding),
+    "relu_at_zero": Check("3.4 relu at 0", "gradients", check_relu_at_zero, _shows_relu),
+    "training": Check("12 training", "trainer", check_training, lambda case: isinstance(case, TrainingCase)),
 }
 
 
@@ -185,16 +202,14 @@ def item(check: str, case: Any, dtype: str) -> Item:
 def items(*, quick: bool = False) -> list[Item]:
     """Every check of every case in both precisions that it applies to."""
     table, runs = (quick_cases(), quick_training_cases()) if quick else (cases(), training_cases())
-    # Where directions are multiplied, relu(0) times relu(0) hides what the derivative at 0 is.
-    relu = [case for case in cases() if case.spec.nonlinearity == "relu" and case.spec.merge != "multiply"]
-    relu = [case for case in relu if case.sequences == "full" and case.spec.is_core]
+    relu = [case for case in cases() if _shows_relu(case)]
     spacing = {"weights": 3, "cotangents": 3} if quick else {"cotangents": 8}
     found = []
     for dtype in DTYPES:
         for number, case in enumerate(table):
             applicable = [name for name in ("weights", "results") if number % spacing.get(name, 1) == 0]
             if case.scale == 1.0:  # elsewhere tanh is saturated, and rounding alone decides
-                applicable += ["gradients"] + (["padding"] if case.understood.mask is not None else [])
+                applicable += ["gradients"] + (["padding"] if _has_padding(case) else [])
                 applicable += ["cotangents"] if number % spacing["cotangents"] == 0 else []
             found += [item(check, case, dtype) for check in applicable]
         found += [item("relu_at_zero", case, dtype) for case in (relu[:2] if quick else relu)]
@@ -231,12 +246,18 @@ class Outcome:
 
 
 def run(backend: Any, item: Item) -> Outcome:
-    """Run one item. What a backend does not offer or support is skipped with the reason; an error of any kind fails."""
+    """Run one item. What a backend does not offer or support is skipped with the reason; an error of any kind fails.
+
+    Raises:
+        InputError: the case itself cannot be computed.
+    """
     start = time.perf_counter()
+    _prepare(item)
     try:
         if reason := unsupported(backend, item):
             return Outcome(item, "skipped", (), reason)
-        every = CHECKS[item.check].run(backend, item.case, item.dtype)
+        own = copy.deepcopy(item.case)  # whatever a backend writes into it, the truth and other backends do not see
+        every = CHECKS[item.check].run(backend, own, item.dtype)
         found = tuple(comparison for comparison in every if comparison.expected.size)
         verdict, message = _judged(found)
     except UnsupportedError as error:  # which a program may know only when it is asked
@@ -246,6 +267,18 @@ def run(backend: Any, item: Item) -> Outcome:
     except Exception as error:  # a backend may raise anything: that is a finding, not the end of the suite
         verdict, found, message = "failed", (), f"{type(error).__name__}: {error}"
     return Outcome(item, verdict, found, message, time.perf_counter() - start)
+
+
+def _prepare(item: Item) -> None:
+    """Everything about an item that no backend has a part in; the truth is kept for the check."""
+    case = item.model_case
+    try:
+        names = {"results": ["everything"], "gradients": ["everything"], "training": ["training"]}.get(item.check, [])
+        for name in list(_alone(case)) if item.check == "cotangents" else names:
+            _expected(name, item.case, item.dtype)
+        copy.deepcopy((case.weights, case.inputs, case.arguments, case.cotangents, case.understood))
+    except (ArithmeticError, MemoryError) as error:
+        raise InputError(f"item {item.name}: cannot be computed: {type(error).__name__} {error}".rstrip()) from error
 
 
 def _judged(found: tuple[Comparison, ...]) -> tuple[str, str]:
@@ -282,6 +315,12 @@ def _model(backend: Any, case: Case, dtype: str) -> Any:
     model = backend.build(case.spec, dtype=dtype)
     backend.from_spec(model, {name: array.astype(dtype) for name, array in case.weights.items()})
     return model
+
+
+def _flat(arguments: Mapping[str, Any]) -> dict[str, Array]:
+    """Arrays by name, also where an argument is a mapping of them."""
+    parts = {name: value if isinstance(value, Mapping) else {"": value} for name, value in arguments.items()}
+    return {f"{name}{key}": np.array(array) for name, part in parts.items() for key, array in part.items()}
 
 
 def _run(backend: Any, model: Any, case: Case, inputs: Array) -> Result:

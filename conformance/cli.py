@@ -142,9 +142,11 @@ def _convert(options: argparse.Namespace) -> int:
 
     done = convert(options.source, options.target, spec=read_spec(options.spec), force=options.force)
     worst = max(done.proof, key=lambda comparison: comparison.ratio)
+    unclear = sum(not comparison.decidable for comparison in done.proof)
     print(
         f"{options.target}: {len(done.contents.weights)} weights, every bit as in {options.source}; "
-        f"run in {done.source.backend} and {done.target.backend}, {len(done.proof)} results and gradients agree "
+        f"run in {done.source.backend} and {done.target.backend}, {len(done.proof)} results and gradients agree"
+        f"{f', {unclear} of them without a verdict as rounding alone is as large' if unclear else ''} "
         f"(worst: {worst.quantity}, {number(worst.error)} of {number(worst.limit)} allowed)"
     )
     return 0

@@ -82,19 +82,22 @@ class Comparison:
 
 
 def compared(
-    found: Mapping[str, Array], expected: Mapping[str, Truth], bounds: Bounds, dtype: str | None = None
+    found: Mapping[str, Array],
+    expected: Mapping[str, Truth],
+    bounds: Bounds,
+    dtype: str | Mapping[str, str] | None = None,
 ) -> Iterator[Comparison]:
-    """Every array against its truth and bound; with a dtype, all have to have that.
+    """Every array against its truth and bound; all have to have the dtype, or those that a mapping names.
 
     Raises:
         ConformanceError: names, shapes or dtypes differ.
     """
     _same_names(found, expected)
     for name, (wanted, rest) in expected.items():
-        got = np.asarray(found[name])
-        if got.shape != wanted.shape or (dtype and got.dtype != np.dtype(dtype)):
+        got, kind = np.asarray(found[name]), dtype.get(name) if isinstance(dtype, Mapping) else dtype
+        if got.shape != wanted.shape or (kind and got.dtype != np.dtype(kind)):
             raise ConformanceError(
-                f"{name}: expected {dtype or 'an array'} of shape {wanted.shape}, got {got.dtype} of shape {got.shape}"
+                f"{name}: expected {kind or 'an array'} of shape {wanted.shape}, got {got.dtype} of shape {got.shape}"
             )
         yield Comparison(name, wanted, got.astype(np.float64), bounds.allowed[name], bounds.gains[name], rest)
 

@@ -62,7 +62,7 @@ def first_divergence(backend: Any, case: Case, dtype: str, failed: tuple[Compari
             if off:
                 return _earliest(spec, off, layers - 1)
     wrong = [comparison for comparison in failed if not comparison.ratio <= 1]
-    return _earliest(case.spec, list(reversed(wrong)), None) if wrong else None
+    return _earliest(case.spec, sorted(wrong, key=_order), None) if wrong else None
 
 
 def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], Inputs, dict[str, Any]]:
@@ -87,6 +87,16 @@ def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], In
     return spec, weights, given, arguments
 
 
+def _order(comparison: Comparison) -> tuple[int, str]:
+    """Losses and norms come first, then gradients as they arrive: head, layers from the top, the rest."""
+    name = comparison.quantity
+    for rank, beginning in enumerate(("loss", "gradient norm", "scores", "outputs", "final_state", "head", "layers")):
+        if name.startswith(beginning):
+            number = name.split(".")[1] if beginning == "layers" else "0"
+            return (0 if rank < 2 else rank, "" if rank < 2 else f"{10**6 - int(number)}")
+    return (10, name)
+
+
 def _earliest(spec: ModelSpec, off: list[Comparison], layer: int | None) -> Divergence:
     """The earliest number among arrays in the order given; of one array, in the order of computation."""
     candidates = []
@@ -94,6 +104,7 @@ def _earliest(spec: ModelSpec, off: list[Comparison], layer: int | None) -> Dive
         for index in zip(*np.nonzero(~(comparison.ratios <= 1)), strict=True):
             place = dict(_place(spec, comparison, tuple(map(int, index)), layer))
             together = layer is not None  # outputs and states of one layer: whichever is read first
+            together = together or comparison.quantity in ("loss", "gradient norm")  # whichever step is earlier
             candidates.append((0 if together else order, _reading(place, comparison), index, comparison, place))
     _, _, index, comparison, place = min(candidates, key=lambda candidate: candidate[:3])
     numbers = [float(array[index]) for array in (comparison.expected, comparison.got, comparison.allowed)]
@@ -103,11 +114,11 @@ def _earliest(spec: ModelSpec, off: list[Comparison], layer: int | None) -> Dive
 
 def _place(spec: ModelSpec, comparison: Comparison, index: Index, layer: int | None) -> Iterator[tuple[str, Any]]:
     """What the axes of an array mean, by its name and rank."""
-    name, rank = comparison.quantity, len(index)
+    name, rank = comparison.quantity.partition(" for ")[0], len(index)
     parts = name.split(".")
     if parts[0] == "layers":
         yield from (("layer", int(parts[1])), ("direction", parts[2]), ("unit", index[0] if index else None))
-    elif "state" in name and rank == 3:
+    elif name.startswith(("initial_state", "final_state", "carried")) and rank == 3:
         yield from (("layer", index[0] // spec.num_directions), ("row", index[1]), ("unit", index[2]))
         yield "direction", spec.directions[index[0] % spec.num_directions]
     elif parts[0] in ("outputs", "inputs", "scores") and rank >= 2:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -43,7 +44,7 @@ class Implementation:
 
 def implementation(name: str) -> Implementation:
     """The implementation of that name: a backend's, an adapter's, or `package.module:OBJECT`."""
-    option = f"--backend {name}"
+    option = f"--backend {shlex.quote(name)}"
     if name in ADAPTERS:
         return Implementation(name, ADAPTERS[name].target, ADAPTERS[name].environment, option)
     return Implementation(name, name, option=option)
@@ -53,7 +54,7 @@ def program(command: Sequence[str], text: str) -> Implementation:
     """A program in any language; text is the command as its user wrote it. Raises BackendError if it does not start."""
     backend = ProcessBackend(command)
     backend.close()
-    return Implementation(backend.name, tuple(command), option=f"--process '{text}'")
+    return Implementation(backend.name, tuple(command), option=f"--process {shlex.quote(text)}")
 
 
 def installed(names: Sequence[str]) -> tuple[list[str], list[str]]:

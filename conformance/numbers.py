@@ -47,7 +47,7 @@ def float64() -> Numbers:
 def decimal(digits: int) -> Numbers:
     """Decimal numbers of `digits` digits."""
     context = standard.Context(prec=digits, Emin=-(10**9), Emax=10**9)
-    functions = {"exp": context.exp, "log": context.ln, "tanh": lambda a: _tanh(context.exp(a), context)}
+    functions = {"exp": lambda a: _exp(a, context), "log": context.ln, "tanh": lambda a: _tanh(a, context)}
     return Numbers(
         lambda values: _objects(values, standard.Decimal),
         _elementwise(functions),
@@ -72,11 +72,17 @@ def mpmath(digits: int) -> Numbers:
 
 
 _LARGEST_EXPONENT = 709.0
+_FARTHEST = standard.Decimal(10**9)
 
 
-def _tanh(exponential: standard.Decimal, context: standard.Context) -> standard.Decimal:
-    """(e^2 - 1) / (e^2 + 1) of the exponential e."""
-    square = context.multiply(exponential, exponential)
+def _exp(a: standard.Decimal, context: standard.Context) -> standard.Decimal:
+    """The exponential, short of overflow."""
+    return context.exp(max(min(a, _FARTHEST), -_FARTHEST))
+
+
+def _tanh(a: standard.Decimal, context: standard.Context) -> standard.Decimal:
+    """(e^2 - 1) / (e^2 + 1) of the exponential e, which is 1 or -1 to all digits far out."""
+    square = _exp(2 * a, context)
     return context.divide(context.subtract(square, 1), context.add(square, 1))
 
 

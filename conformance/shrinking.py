@@ -8,7 +8,7 @@ from typing import Any
 from ..spec.errors import RnnZooError
 from ..spec.model import ModelSpec
 from .cases import Case
-from .checks import Item, Outcome, run
+from .checks import CHECKS, Item, Outcome, run
 from .training import TrainingCase
 
 SECONDS = 20.0
@@ -36,14 +36,17 @@ def _kind(outcome: Outcome) -> str:
 
 
 def _smaller(item: Item) -> Iterator[Item]:
-    if isinstance(item.case, TrainingCase):
-        plain = [replace(item.case, carries=False), replace(item.case, training=replace(item.case.training, clip=None))]
-        yield from (replace(item, case=case) for case in plain if case != item.case)
-        for inner in _smaller_cases(item.case.case):
-            if inner.spec.head == item.case.case.spec.head:
-                yield replace(item, case=replace(item.case, case=inner))
-    else:
-        yield from (replace(item, case=case) for case in _smaller_cases(item.case))
+    """The same check of smaller cases, where it applies to them."""
+    applies = CHECKS[item.check].applies
+    cases = _smaller_runs(item.case) if isinstance(item.case, TrainingCase) else _smaller_cases(item.case)
+    yield from (replace(item, case=case) for case in cases if applies(case))
+
+
+def _smaller_runs(case: TrainingCase) -> Iterator[TrainingCase]:
+    plain = [replace(case, carries=False), replace(case, training=replace(case.training, clip=None))]
+    yield from (other for other in plain if other != case)
+    inner = (inner for inner in _smaller_cases(case.case) if inner.spec.head == case.case.spec.head)
+    yield from (replace(case, case=one) for one in inner)
 
 
 def _smaller_cases(case: Case) -> Iterator[Case]:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -83,7 +84,7 @@ def report(outcomes: Outcomes, facts: Mapping[str, Any], checked: Sequence[Imple
 def reproduction(implementation: Implementation, outcome: Outcome) -> str:
     """A command that runs the item alone, in its smaller form if one was found."""
     item = outcome.smaller or outcome.item
-    return f"rnnzoo check {implementation.option} --item '{json.dumps(item.to_data(complete=False))}'"
+    return f"rnnzoo check {implementation.option} --item {shlex.quote(json.dumps(item.to_data(complete=False)))}"
 
 
 def failure(implementation: Implementation, outcome: Outcome) -> str:

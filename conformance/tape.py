@@ -107,10 +107,7 @@ class Value:
     def maximum(self, other: Any) -> "Value":
         """The larger of two; where they are equal the derivative goes to the other."""
         b = self._value(other)
-        larger = np.maximum(self.array, b.array)
-        if not self.wanted:
-            return self._make(larger)
-        slope = self.ops.slope_of_max(self.array, b.array)
+        larger, slope = self.ops.maximum(self.array, b.array)
         return self._make(larger, (self, lambda g: g * slope), (b, lambda g: b._fitted(g * (1 - slope))))
 
     def through(self, y: Array, derivative: Callable[["Value"], "Value"]) -> "Value":

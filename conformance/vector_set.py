@@ -22,6 +22,7 @@ from ..spec.inputs import state_gradients
 from . import numbers
 from .bounds import Quantities, bounds, everything, truth
 from .cases import Case, cases, covering, factors
+from .comparison import Comparison
 from .oracle import DIGITS
 from .precision import PRECISIONS
 from .training import TrainingCase, quantities, quick_training_cases
@@ -135,13 +136,15 @@ def _arguments(case: Case, given: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _outcome(wanted: Quantities) -> dict[str, Array]:
-    """What is expected, and what error is allowed in each precision, rounded up to float32."""
+    """What is expected, and what error is allowed in each precision, rounded up to float32, where that decides."""
     decimals = numbers.decimal(DIGITS)
-    found = {f"expected.{name}": value.nearest for name, value in truth(wanted, decimals).items()}
+    expected = {name: value.nearest for name, value in truth(wanted, decimals).items()}
+    found = {f"expected.{name}": array for name, array in expected.items()}
     for dtype in PRECISIONS:
         for name, array in bounds(wanted, dtype, decimals).allowed.items():
-            above = np.nextafter(array.astype(np.float32), np.float32(np.inf))
-            found[f"allowed.{dtype}.{name}"] = np.where(array == 0, np.float32(0), above)
+            if Comparison(name, expected[name], expected[name], array).decidable:
+                above = np.nextafter(array.astype(np.float32), np.float32(np.inf))
+                found[f"allowed.{dtype}.{name}"] = np.where(array == 0, np.float32(0), above)
     return found
 
 
@@ -152,7 +155,13 @@ def _array_problems(arrays: Mapping[str, Array]) -> Iterator[str]:
     for dtype in PRECISIONS:
         for name in expected:
             allowed = arrays.get(f"allowed.{dtype}.{name}")
-            if allowed is None or allowed.shape != arrays[f"expected.{name}"].shape or not np.all(allowed >= 0):
+            if allowed is None:
+                if dtype.startswith("float") and dtype != "float16":
+                    yield f"allowed.{dtype}.{name}: expected, got none"
+                continue
+            if not Comparison(name, arrays[f"expected.{name}"], arrays[f"expected.{name}"], allowed).decidable:
+                yield f"allowed.{dtype}.{name}: expected to be below the largest number of expected.{name}"
+            if allowed.shape != arrays[f"expected.{name}"].shape or not np.all(allowed >= 0):
                 yield f"allowed.{dtype}.{name}: expected numbers of at least 0, shaped as expected.{name}"
     for name, array in arrays.items():
         if name.partition(".")[0] not in ("expected", "allowed") and array.dtype == np.float64:

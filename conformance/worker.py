@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import struct
 import sys
 
@@ -12,6 +13,7 @@ from .suite import diagnosed
 
 def main() -> None:
     """Run the items on standard input; what a framework prints goes to standard error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     implementation, items, diagnose = pickle.load(sys.stdin.buffer)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -26,11 +28,14 @@ def main() -> None:
     except RnnZooError as error:
         return send(error)
     for item in items:
-        outcome = run(backend, item)
+        try:
+            outcome = run(backend, item)
+        except RnnZooError as error:
+            return send(error)
+        send(outcome)  # before the diagnosis, in which a broken backend may break again
         if outcome.verdict == "failed" and diagnose > 0:
             diagnose -= 1
-            outcome = diagnosed(backend, outcome)
-        send(outcome)
+            send(diagnosed(backend, outcome))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The bounds: sound, sharp, honest about what cannot be decided."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rnnzoo.conformance import bounds as bounding
 from rnnzoo.conformance import numbers, precision
 from rnnzoo.conformance.arithmetic import Exact, Perturbed
 from rnnzoo.conformance.bounds import bounds, gradients, results, truth
@@ -13,7 +13,8 @@ from rnnzoo.conformance.cases import Case, quick_cases
 from rnnzoo.conformance.checks import item, run
 from rnnzoo.conformance.precision import PRECISIONS, factor, precision_of
 from rnnzoo.conformance.random_cases import random_items
-from rnnzoo.spec import ModelSpec, load_backend
+from rnnzoo.numpy_impl.backend import NumpyBackend
+from rnnzoo.spec import ModelSpec, Result, load_backend
 from rnnzoo.spec.errors import InputError
 from rnnzoo.spec.initializers import INITIALIZERS, Draw
 
@@ -82,15 +83,50 @@ def test_a_chaotic_case_is_reported_as_ill_conditioned_with_its_gain():
     assert short.verdict == "passed" and max(c.gain for c in short.comparisons) < 100
 
 
+class _Off(NumpyBackend):
+    """Outputs that are off by a thousandth of the largest."""
+
+    def run(self, *args: Any, **kwargs: Any) -> Result:
+        result = super().run(*args, **kwargs)
+        return replace(result, outputs=result.outputs + 1e-3 * np.abs(result.outputs).max())
+
+
 def test_a_wrong_result_fails_in_a_case_of_large_gain_too():
     """Where the bound is large, it still is one."""
-    backend = load_backend("numpy")
     one = item("results", _chaotic(40), "float64")
-    right = run(backend, one)
-    assert right.verdict == "passed"
-    allowed = max(c.allowed.max() for c in right.comparisons)
-    off = [replace(c, got=c.got + 2 * allowed) for c in right.comparisons]
-    assert all(c.ratio > 1 for c in off)
+    right = run(NumpyBackend(), one)
+    assert right.verdict == "passed" and max(c.gain for c in right.comparisons) > 1e4
+    assert run(_Off(), one).verdict == "failed"
+
+
+def test_chaos_gives_no_verdict_in_float64_either():
+    """Errors made larger, to be seen in float64 numbers, would have saturated here, and scaled back been too small."""
+    assert run(NumpyBackend(), item("results", _chaotic(250), "float64")).verdict == "ill-conditioned"
+
+
+def test_a_relu_within_its_error_in_float64_is_as_open_as_in_float32():
+    spec = ModelSpec("simple_rnn", 2, 2, nonlinearity="relu", bias="none")
+    case = Case(spec, 1, 1, bits=53)
+    case.__dict__["weights"] = {
+        "layers.0.forward.input_weight": np.array([[1.0, -1.0 + 2.0**-53], [0.5, 0.25]]),
+        "layers.0.forward.recurrent_weight": np.zeros((2, 2)),
+    }
+    case.__dict__["inputs"] = np.ones((1, 1, 2))
+    wanted = gradients(case.spec, case.weights, case.understood, case.cotangents)
+    slope = np.abs(truth(wanted)["layers.0.forward.input_weight"].nearest[0])
+    assert np.all(bounds(wanted, "float64").allowed["layers.0.forward.input_weight"][0] > slope)
+
+
+def test_the_value_of_a_relu_within_its_error_errs_as_its_argument_does():
+    """The sum is a few roundoffs below 0, so that the truth is 0; a correct implementation may find it above."""
+
+    def sums(ops: Exact) -> dict[str, np.ndarray]:
+        a = ops.add(ops.constant([1.0]), ops.constant([-1.0 - 3 * 2.0**-24]))
+        product = ops.add(ops.multiply(ops.constant([1.0]), ops.constant([3.0])), ops.constant([-3.0 - 2.0**-21]))
+        return {"value": ops.maximum(product, ops.constant([0.0]))[0], "argument": product, "exact": a}
+
+    found = bounds(sums, "float32").allowed
+    assert found["value"][0] == found["argument"][0] > 0
 
 
 def test_a_relu_within_its_error_widens_the_gradients_that_depend_on_it_alone():
@@ -183,10 +219,6 @@ def test_no_bound_is_infinite_or_negative_in_the_suite():
     for case in quick_cases():
         found = bounds(results(case.spec, case.weights, case.understood), "float32")
         assert all(np.all(np.isfinite(array)) and np.all(array >= 0) for array in found.allowed.values()), case.name
-
-
-def test_bounding_has_one_source_of_constants():
-    assert bounding.factor is precision.factor
 
 
 def test_what_overflows_gives_no_verdict():

@@ -70,4 +70,4 @@ def test_an_outsiders_backend_is_checked_in_its_own_test_file(tmp_path: Path) ->
 
 def test_an_outsiders_mistake_turns_its_test_file_red(tmp_path: Path) -> None:
     run = _project(tmp_path, "BROKEN")
-    assert run.returncode == 1 and "ConformanceError" in run.stdout and "final_state.h: error" in run.stdout
+    assert run.returncode == 1 and "ConformanceError" in run.stdout and "final_state.h at [" in run.stdout

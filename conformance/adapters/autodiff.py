@@ -5,7 +5,7 @@ and the cotangents of both results, all in the framework's tensors, and gives a 
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 Gradients = Callable[[Callable[..., Any], Any, list[Any], tuple[Any, ...]], Any]
@@ -16,7 +16,7 @@ def in_jax(function: Any, fixed: Any, arguments: list[Any], cotangents: tuple[An
     return _compiled(function)(fixed, arguments, cotangents)
 
 
-@cache
+@lru_cache(maxsize=64)  # a compiled loop takes megabytes
 def _compiled(function: Any) -> Any:
     import jax
 

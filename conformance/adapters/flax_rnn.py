@@ -4,7 +4,7 @@ A cell always has one bias: 0 in a model without.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ def _parameters(spec: ModelSpec, layers: Any) -> Iterator[Any]:
                 yield rnn.cell.dense_i.bias
 
 
-@cache
+@lru_cache(maxsize=64)  # a compiled loop takes megabytes
 def _network(spec: ModelSpec, dtype: str) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
     """The layers, and `run((others, lengths), parameters, inputs, initial state)` for outputs and final state."""
     D, layers = spec.num_directions, nnx.List([_layer(spec, layer, dtype) for layer in range(spec.num_layers)])
