@@ -16,7 +16,7 @@ def in_jax(function: Any, fixed: Any, arguments: list[Any], cotangents: tuple[An
     return _compiled(function)(fixed, arguments, cotangents)
 
 
-@lru_cache(maxsize=64)  # a compiled loop takes megabytes
+@lru_cache(maxsize=16)  # a compiled loop takes megabytes
 def _compiled(function: Any) -> Any:
     import jax
 

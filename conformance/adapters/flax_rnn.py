@@ -83,7 +83,7 @@ def _parameters(spec: ModelSpec, layers: Any) -> Iterator[Any]:
                 yield rnn.cell.dense_i.bias
 
 
-@lru_cache(maxsize=64)  # a compiled loop takes megabytes
+@lru_cache(maxsize=16)  # a compiled loop takes megabytes
 def _network(spec: ModelSpec, dtype: str) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
     """The layers, and `run((others, lengths), parameters, inputs, initial state)` for outputs and final state."""
     D, layers = spec.num_directions, nnx.List([_layer(spec, layer, dtype) for layer in range(spec.num_layers)])

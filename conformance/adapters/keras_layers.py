@@ -75,7 +75,7 @@ def _kernels(model: StatelessModel) -> list[Any]:
     return [_tensor(array.T) for array in model.weights.values()]
 
 
-@lru_cache(maxsize=64)  # on jax a compiled loop takes megabytes
+@lru_cache(maxsize=16)  # on jax a compiled loop takes megabytes
 def _network(spec: ModelSpec, dtype: str, unroll: bool) -> Callable[..., tuple[Any, Any]]:
     """`run(mask, *kernels, inputs, initial state)`, which gives outputs and final state (L*D, B, H)."""
     D, layers = spec.num_directions, [_layer(spec, layer, dtype, unroll) for layer in range(spec.num_layers)]
