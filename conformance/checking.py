@@ -52,9 +52,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--report", type=Path, metavar="DIR", help="write report.json, junit.xml and index.html there")
     command.add_argument("--table", type=Path, metavar="FILE", help="write implementations by clause, in Markdown")
     which.add_argument("--teeth", action="store_true", help="seed known faults instead, and see that each is caught")
-    command.add_argument(
-        "--jobs", type=_count, metavar="N", help="implementations checked at a time (default: one a core)"
-    )
+    command.add_argument("--jobs", type=_count, metavar="N", help="processes at a time (default: one a core)")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -72,7 +70,8 @@ def check(options: argparse.Namespace) -> int:
     for one, outcome in run_suite(chosen, wanted, options.jobs):
         outcomes.append((one, known_failures.marked(outcome, known[one.name])))
         _progress(outcomes, len(chosen) * len(wanted))
-    outcomes.sort(key=lambda pair: chosen.index(pair[0]))
+    order = {one.name: number for number, one in enumerate(wanted)}
+    outcomes.sort(key=lambda pair: (chosen.index(pair[0]), order[pair[1].item.name]))
     facts = {
         "started": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "seconds": round(time.monotonic() - start, 1),

@@ -60,23 +60,29 @@ def diagnosed(backend: Any, outcome: Outcome, *, shrink: bool = True) -> Outcome
 def run_suite(
     implementations: Sequence[Implementation], chosen: Sequence[Item], jobs: int | None = None
 ) -> Iterator[tuple[Implementation, Outcome]]:
-    """Every outcome as it comes. Each implementation has a process of its own; `jobs` of them run at a time."""
+    """Every outcome as it comes. Each implementation has `jobs` processes of its own, and so many run at a time.
+
+    They take consecutive items, as the truth of a case serves several, and what a framework compiles does, too.
+    """
+    jobs = jobs or os.cpu_count() or 1
+    size = -(-len(chosen) // jobs)
+    pieces = [(one, list(chosen[k : k + size])) for one in implementations for k in range(0, len(chosen), size)]
     found: queue.SimpleQueue[tuple[Implementation, Outcome] | BaseException | None] = queue.SimpleQueue()
     stopped = threading.Event()
 
-    def work(implementation: Implementation) -> None:
+    def work(implementation: Implementation, piece: list[Item]) -> None:
         try:
-            for outcome in _outcomes(implementation, list(chosen), stopped):
+            for outcome in _outcomes(implementation, piece, stopped):
                 found.put((implementation, outcome))
             found.put(None)
         except BaseException as error:
             found.put(error)
 
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         try:
-            for implementation in implementations:
-                pool.submit(work, implementation)
-            running = len(implementations)
+            for implementation, piece in pieces:
+                pool.submit(work, implementation, piece)
+            running = len(pieces)
             while running:
                 next_one = found.get()
                 if isinstance(next_one, BaseException):

@@ -68,7 +68,7 @@ def _few() -> list[Item]:
 ])  # fmt: skip
 def test_the_suite_goes_on_after_the_item_that_breaks_a_process(broken, monkeypatch, name: str, message: str):
     monkeypatch.setattr(suite, "SECONDS", 3.0)
-    outcomes = [outcome for _, outcome in run_suite([implementation(f"broken_backend:{name}")], _few())]
+    outcomes = [outcome for _, outcome in run_suite([implementation(f"broken_backend:{name}")], _few(), jobs=1)]
     assert [outcome.item for outcome in outcomes] == _few()
     assert [outcome.verdict for outcome in outcomes] == ["passed", "passed", "failed", "passed", "passed"]
     assert message in outcomes[2].message
@@ -77,6 +77,7 @@ def test_the_suite_goes_on_after_the_item_that_breaks_a_process(broken, monkeypa
 def test_several_implementations_run_beside_each_other(broken):
     chosen = [implementation("numpy"), implementation("broken_backend:WRONG")]
     found = list(run_suite(chosen, _few(), jobs=2))
+    found.sort(key=lambda pair: _few().index(pair[1].item))
     verdicts = {one.name: [o.verdict for other, o in found if other == one] for one in chosen}
     assert verdicts == {"numpy": ["passed"] * 5, "broken_backend:WRONG": ["passed"] * 2 + ["failed"] + ["passed"] * 2}
 
