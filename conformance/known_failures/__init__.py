@@ -65,9 +65,7 @@ def mistakes(known: Sequence[Known], outcomes: Sequence[Outcome], table: Sequenc
     for row in known:
         if not any(fnmatchcase(item.name, row.pattern) for item in table):
             found.append(f"line {row.line}: {row.pattern!r} matches no item")
-        passing = [
-            o.item.name for o in outcomes if o.verdict != "known failure" and fnmatchcase(o.item.name, row.pattern)
-        ]
+        passing = [o.item.name for o in outcomes if o.verdict == "passed" and fnmatchcase(o.item.name, row.pattern)]
         if passing:
             found.append(f"line {row.line}: {row.pattern!r} matches {passing[0]}, which did not fail")
     return found
