@@ -15,9 +15,10 @@ from ..spec.checkpoint import write_atomically
 from ..spec.errors import InputError
 from . import known_failures
 from .adapters import ADAPTERS
-from .checks import Item, Outcome, items
 from .implementations import Implementation, implementation, installed, program
+from .items import Item, items
 from .known_failures import Known
+from .outcomes import Outcome
 from .random_cases import random_items
 from .reports import write
 from .suite import run_suite

@@ -113,14 +113,16 @@ def identical(what: str, found: Mapping[str, Array], expected: Mapping[str, Arra
     Raises:
         ConformanceError: names, shapes or dtypes differ.
     """
-    _same_names(found, expected)
-    for name, wanted in expected.items():
-        got = np.asarray(found[name])
-        if got.shape != wanted.shape or got.dtype != wanted.dtype:
-            raise ConformanceError(
-                f"{what}, {name}: expected {wanted.dtype} of shape {wanted.shape}, got {got.dtype} of shape {got.shape}"
-            )
-        yield _bit_by_bit(f"{what}, {name}", got, wanted)
+    return (_bit_by_bit(*pair) for pair in _pairs(what, found, expected))
+
+
+def equal(what: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> Iterator[Comparison]:
+    """Arrays that have to hold the same numbers, without any error; -0 is 0.
+
+    Raises:
+        ConformanceError: names, shapes or dtypes differ.
+    """
+    return (_exactly(*pair) for pair in _pairs(what, found, expected))
 
 
 def same_bits(a: Array, b: Array) -> bool:
@@ -134,9 +136,24 @@ def largest_difference(a: Array, b: Array) -> float:
     return plain.ratio
 
 
+def _pairs(what: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> Iterator[tuple[str, Array, Array]]:
+    _same_names(found, expected)
+    for name, wanted in expected.items():
+        got = np.asarray(found[name])
+        if got.shape != wanted.shape or got.dtype != wanted.dtype:
+            raise ConformanceError(
+                f"{what}, {name}: expected {wanted.dtype} of shape {wanted.shape}, got {got.dtype} of shape {got.shape}"
+            )
+        yield f"{what}, {name}", got, wanted
+
+
+def _exactly(quantity: str, got: Array, wanted: Array) -> Comparison:
+    return Comparison(quantity, wanted.astype(np.float64), got.astype(np.float64), np.zeros(wanted.shape))
+
+
 def _bit_by_bit(quantity: str, got: Array, wanted: Array) -> Comparison:
     """Numbers where they differ as numbers; where only bits do (-0, a NaN's payload), equal or not as 0 and 1."""
-    plain = Comparison(quantity, wanted.astype(np.float64), got.astype(np.float64), np.zeros(wanted.shape))
+    plain = _exactly(quantity, got, wanted)
     if same_bits(got, wanted) or plain.ratio:
         return plain
     differs = [a.tobytes() != b.tobytes() for a, b in zip(got.ravel(), wanted.ravel(), strict=True)]

@@ -8,7 +8,7 @@ from ..spec.definitions import BIASES, load_variant, variant_names
 from ..spec.initializers import INITIALIZERS, Draw
 from ..spec.model import MERGES, NONLINEARITIES, Context, Embedding, Head, ModelSpec
 from .cases import DTYPES, SEQUENCES, Case
-from .checks import Item, item
+from .items import Item, item
 
 LONGEST, LARGEST_GAIN = 64, 1.5
 

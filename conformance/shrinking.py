@@ -8,7 +8,9 @@ from typing import Any
 from ..spec.errors import RnnZooError
 from ..spec.model import ModelSpec
 from .cases import Case
-from .checks import CHECKS, Item, Outcome, run
+from .checks import CHECKS
+from .items import Item
+from .outcomes import Outcome, run
 from .training import TrainingCase
 
 SECONDS = 20.0

@@ -35,6 +35,7 @@ class StatelessBackend:
         masks: whether it takes any mask, or lengths alone.
     """
 
+    holds_weights = False
     name: str
     dtypes: tuple[str, ...] = ("float32", "float64")
     masks: bool = True

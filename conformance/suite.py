@@ -16,9 +16,10 @@ from typing import Any
 
 from ..spec.backend import load_backend
 from ..spec.errors import ConformanceError, RnnZooError
-from .checks import Item, Outcome, items, run
 from .divergence import first_divergence
 from .implementations import Implementation
+from .items import Item, items
+from .outcomes import Outcome, run
 from .shrinking import shrunk
 
 SECONDS = 300.0  # for one item: what takes longer hangs

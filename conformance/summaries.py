@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..tasks.tables import table
-from .checks import CHECKS, Outcome
+from .checks import CHECKS
 from .implementations import Implementation
 from .known_failures import Known
+from .outcomes import Outcome
 
 Outcomes = Sequence[tuple[Implementation, Outcome]]
 _PAGE = """# Implementations by clause

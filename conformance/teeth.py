@@ -15,10 +15,12 @@ import numpy as np
 from ..spec.backend import load_backend
 from ..spec.parameters import parameters
 from ..tasks.tables import table
-from . import checks
+from .checks import CHECKS
 from .faults import converting
 from .faults.catalogue import CATALOGUE
 from .faults.fault import CONVERT, Fault
+from .items import Item, items
+from .outcomes import run
 
 RAISED = re.compile(r"\w*(Error|Exception|Warning): ")  # an error is no finding about what was computed
 
@@ -59,7 +61,7 @@ def run_teeth(
         faults: by name.
     """
     loaded = [load_backend(name) for name in backends]
-    for check in (*checks.CHECKS, CONVERT):
+    for check in (*CHECKS, CONVERT):
         tried = [f for f in faults.values() if f.check == check or (whole and CONVERT not in (f.check, check))]
         hunts = [Hunt(backend, fault, check) for backend in loaded for fault in tried]
         for bite in _bites(loaded, hunts, smallest_first(check)):
@@ -122,21 +124,21 @@ def attempt(backend: Any, item: Any) -> Tried:
     if isinstance(item, converting.Conversion):
         message = item.prove(backend)
         return Tried("failed", message) if message else Tried("passed", "")
-    outcome = checks.run(backend, item)
+    outcome = run(backend, item)
     return Tried(outcome.verdict, outcome.message)
 
 
 @cache
 def smallest_first(check: str) -> tuple[Any, ...]:
     """The quick items of a check by size, those in float64 first, as they show more."""
-    items = [item for item in checks.items(quick=True) if item.check == ("results" if check == CONVERT else check)]
-    items.sort(key=lambda item: (item.dtype != "float64", _size(item)))
+    found = [item for item in items(quick=True) if item.check == ("results" if check == CONVERT else check)]
+    found.sort(key=lambda item: (item.dtype != "float64", _size(item)))
     if check == CONVERT:
-        return tuple(converting.Conversion(item.case, item.dtype) for item in items)
-    return tuple(items)
+        return tuple(converting.Conversion(item.case, item.dtype) for item in found)
+    return tuple(found)
 
 
-def _size(item: checks.Item) -> int:
+def _size(item: Item) -> int:
     case = item.model_case
     return sum(parameter.count for parameter in parameters(case.spec)) * case.rows * case.steps
 

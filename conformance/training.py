@@ -27,7 +27,8 @@ from ..spec.training import (
     TrainingSpec,
 )
 from .arithmetic import Exact
-from .cases import Case, covering
+from .case_table import covering
+from .cases import Case
 from .oracle import Named, Oracle, Run
 from .tape import Value, total
 

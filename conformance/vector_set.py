@@ -21,7 +21,8 @@ from ..spec.data import VERSION
 from ..spec.inputs import state_gradients
 from . import numbers
 from .bounds import Quantities, bounds, everything, truth
-from .cases import Case, cases, covering, factors
+from .case_table import cases, covering, factors
+from .cases import Case
 from .comparison import Comparison
 from .oracle import DIGITS
 from .precision import PRECISIONS

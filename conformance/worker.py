@@ -7,7 +7,7 @@ import struct
 import sys
 
 from ..spec.errors import RnnZooError
-from .checks import Outcome, run
+from .outcomes import Outcome, run
 from .suite import diagnosed
 
 

@@ -14,13 +14,14 @@ import pytest
 from rnnzoo.conformance import known_failures
 from rnnzoo.conformance.adapters import ADAPTERS
 from rnnzoo.conformance.cases import Case
-from rnnzoo.conformance.checks import Item, item, items
+from rnnzoo.conformance.items import Item, item, items
 from rnnzoo.spec import ModelSpec
 
 # Runs items on backends, both from its input, and prints verdicts and messages.
 CODE = """
 import json, sys
-from rnnzoo.conformance.checks import Item, run
+from rnnzoo.conformance.items import Item
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.spec import load_backend
 outcomes = [run(load_backend(target), Item.from_data(data)) for target, data in json.load(sys.stdin)]
 print(json.dumps([[outcome.verdict, outcome.message] for outcome in outcomes]))

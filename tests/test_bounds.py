@@ -9,8 +9,10 @@ import pytest
 from rnnzoo.conformance import numbers, precision
 from rnnzoo.conformance.arithmetic import Exact, Perturbed
 from rnnzoo.conformance.bounds import bounds, gradients, results, truth
-from rnnzoo.conformance.cases import Case, quick_cases
-from rnnzoo.conformance.checks import item, run
+from rnnzoo.conformance.case_table import quick_cases
+from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.items import item
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.precision import PRECISIONS, factor, precision_of
 from rnnzoo.conformance.random_cases import random_items
 from rnnzoo.numpy_impl.backend import NumpyBackend

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from rnnzoo.conformance.arithmetic import Exact
-from rnnzoo.conformance.cases import SIZES, Case, cases, quick_cases, topologies
-from rnnzoo.conformance.checks import CHECKS, items
+from rnnzoo.conformance.case_table import SIZES, cases, quick_cases, topologies
+from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.checks import CHECKS
+from rnnzoo.conformance.items import items
 from rnnzoo.conformance.numbers import float64
 from rnnzoo.conformance.oracle import Oracle
 from rnnzoo.conformance.training import quick_training_cases, training_cases

@@ -13,9 +13,10 @@ import pytest
 
 from rnnzoo.conformance import known_failures, suite
 from rnnzoo.conformance.cases import Case
-from rnnzoo.conformance.checks import Item, Outcome, item, items, run
 from rnnzoo.conformance.cli import main
 from rnnzoo.conformance.implementations import Implementation, implementation, installed
+from rnnzoo.conformance.items import Item, item, items
+from rnnzoo.conformance.outcomes import Outcome, run
 from rnnzoo.conformance.suite import diagnosed, run_suite
 from rnnzoo.conformance.training import TrainingCase, training_cases
 from rnnzoo.numpy_impl.backend import NumpyBackend

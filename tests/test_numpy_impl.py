@@ -13,8 +13,9 @@ from rnnzoo.conformance import numbers
 from rnnzoo.conformance.arithmetic import Exact
 from rnnzoo.conformance.bounds import bounds
 from rnnzoo.conformance.cases import Case
-from rnnzoo.conformance.checks import item, run
+from rnnzoo.conformance.items import item
 from rnnzoo.conformance.oracle import DIGITS, Oracle
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.spec import (
     SGD,

@@ -10,8 +10,9 @@ import pytest
 
 from rnnzoo.conformance import bounds, numbers
 from rnnzoo.conformance.arithmetic import Exact
-from rnnzoo.conformance.cases import Case, quick_cases
-from rnnzoo.conformance.checks import items
+from rnnzoo.conformance.case_table import quick_cases
+from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.items import items
 from rnnzoo.conformance.oracle import DIGITS, Oracle
 from rnnzoo.conformance.training import TrainingCase, quick_training_cases
 from rnnzoo.conformance.training import quantities as training_quantities

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from rnnzoo.conformance.checks import items, run
+from rnnzoo.conformance.items import items
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.process import ProcessBackend
 from rnnzoo.spec import ModelSpec, load_backend, parameters
 from rnnzoo.spec.errors import BackendError, UnsupportedError

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnzoo.conformance.checks import CHECKS, items, run
+from rnnzoo.conformance.checks import CHECKS
 from rnnzoo.conformance.faults.catalogue import CATALOGUE, ROWS
 from rnnzoo.conformance.faults.fault import CONVERT, Fault
 from rnnzoo.conformance.faults.topology import Composed
 from rnnzoo.conformance.faults.trainer import Trained
 from rnnzoo.conformance.faults.wrapped import Wrapped
+from rnnzoo.conformance.items import items
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.teeth import Bite, Hunt, Tried, attempt, missed, report, run_teeth, smallest_first
 from rnnzoo.spec import load_backend
 from rnnzoo.spec.backend import BUILT_IN

@@ -15,7 +15,8 @@ import tensorflow as tf
 from rnnzoo.conformance.arithmetic import Exact
 from rnnzoo.conformance.bounds import Quantities, gradients, results
 from rnnzoo.conformance.cases import Case
-from rnnzoo.conformance.checks import item, run
+from rnnzoo.conformance.items import item
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.tape import Value, pulled_back, total
 from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.spec import (

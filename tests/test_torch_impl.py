@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from rnnzoo.conformance.arithmetic import Exact
 from rnnzoo.conformance.bounds import bounds, gradients, results, truth
 from rnnzoo.conformance.cases import Case
-from rnnzoo.conformance.checks import item, run
 from rnnzoo.conformance.comparison import compared
+from rnnzoo.conformance.items import item
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.training import TrainingCase
 from rnnzoo.spec import (
     SGD,

@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ...spec.errors import FileError
-from ..checks import Item, Outcome
+from ..items import Item
+from ..outcomes import Outcome
 
 FOLDER = Path(__file__).parent
 

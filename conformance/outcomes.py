@@ -1,0 +1,104 @@
+"""What comes of an item when it is run on a backend."""
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ..spec.errors import ConformanceError, InputError, UnsupportedError
+from .cases import DTYPES
+from .checks import CHECKS
+from .comparison import Comparison
+from .divergence import Divergence
+from .expected import cotangents_alone, truth_and_bounds
+from .items import Item
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of an item.
+
+    Attributes:
+        verdict: `passed`, `failed`, `skipped`, or `ill-conditioned` where rounding alone can be as large as a quantity.
+        comparisons: everything that was compared.
+        message: what there is to say.
+        seconds: that it took, the truth included where it was not known yet.
+        divergence: of a failure, where it begins.
+        smaller: of a failure, a small item that fails in the same way.
+    """
+
+    item: Item
+    verdict: str
+    comparisons: tuple[Comparison, ...] = ()
+    message: str = ""
+    seconds: float = 0.0
+    divergence: Divergence | None = None
+    smaller: Item | None = None
+
+    @property
+    def worst(self) -> Comparison | None:
+        """The comparison with the largest error in units of what is allowed."""
+        return max(self.comparisons, key=lambda comparison: comparison.ratio, default=None)
+
+
+def run(backend: Any, item: Item) -> Outcome:
+    """Run one item. What a backend does not offer or support is skipped with the reason; an error of any kind fails.
+
+    Raises:
+        InputError: the case itself cannot be computed.
+    """
+    start = time.perf_counter()
+    _prepare(item)
+    try:
+        if reason := unsupported(backend, item):
+            return Outcome(item, "skipped", (), reason)
+        own = copy.deepcopy(item.case)  # whatever a backend writes into it, the truth and other backends do not see
+        every = CHECKS[item.check].run(backend, own, item.dtype)
+        found = tuple(comparison for comparison in every if comparison.expected.size)
+        verdict, message = _judged(found)
+    except UnsupportedError as error:  # which a program may know only when it is asked
+        verdict, found, message = "skipped", (), str(error)
+    except ConformanceError as error:
+        verdict, found, message = "failed", (), str(error)
+    except Exception as error:  # a backend may raise anything: that is a finding, not the end of the suite
+        verdict, found, message = "failed", (), f"{type(error).__name__}: {error}"
+    return Outcome(item, verdict, found, message, time.perf_counter() - start)
+
+
+def _prepare(item: Item) -> None:
+    """Everything about an item that no backend has a part in; the truth is kept for the check."""
+    case = item.model_case
+    try:
+        names = {"results": ["everything"], "gradients": ["everything"], "training": ["training"]}.get(item.check, [])
+        for name in list(cotangents_alone(case)) if item.check == "cotangents" else names:
+            truth_and_bounds(name, item.case, item.dtype)
+        copy.deepcopy((case.weights, case.inputs, case.arguments, case.cotangents, case.understood))
+    except (ArithmeticError, MemoryError) as error:
+        raise InputError(f"item {item.name}: cannot be computed: {type(error).__name__} {error}".rstrip()) from error
+
+
+def _judged(found: tuple[Comparison, ...]) -> tuple[str, str]:
+    if not found:
+        return "failed", "the check compared nothing"
+    if wrong := [comparison for comparison in found if not comparison.ratio <= 1]:
+        return "failed", "; ".join(comparison.description() for comparison in wrong)
+    if unclear := [comparison for comparison in found if not comparison.decidable]:
+        gains = ", ".join(f"{c.quantity} ({c.gain:.2g} times)" for c in unclear)
+        return "ill-conditioned", f"rounding alone may change the numbers beyond recognition: {gains}"
+    return "passed", ""
+
+
+def unsupported(backend: Any, item: Item) -> str | None:
+    """Why an item does not apply to a backend, or None."""
+    if item.check == "weights" and not getattr(backend, "holds_weights", True):
+        return f"{backend.name} holds no weights: they are given with every run"
+    needs = CHECKS[item.check].needs
+    if needs and not hasattr(backend, needs):
+        return f"{backend.name} has no {needs}"
+    if item.dtype not in getattr(backend, "dtypes", DTYPES):
+        return f"{backend.name} does not compute in {item.dtype}"
+    case = item.model_case
+    if case.sequences in ("left_padding", "holes") and not getattr(backend, "masks", True):
+        return f"{backend.name} takes lengths, but no mask"
+    reason: str | None = backend.supports(case.spec)
+    return reason

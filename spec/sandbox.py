@@ -1,0 +1,87 @@
+"""A child process with limits, in which the structure of a foreign file is taken apart.
+
+What comes back is JSON: where the tensors are, never objects that a file has named. The child may take 512 MiB over
+what its imports need and ten seconds; whatever befalls it is one error here.
+"""
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import errors
+from .errors import FileError, RnnZooError
+
+MEMORY, SECONDS, ANSWER = 2**29, 10, 2**26  # bytes over start-up, seconds, bytes of the answer
+
+
+def examined(function: str, path: Path, **arguments: Any) -> Any:
+    """What `function(path, **arguments)` returns, run in a child process.
+
+    Args:
+        function: `package.module:name`; it returns what JSON can hold, and raises errors of this package.
+        path: the file.
+        arguments: what JSON can hold.
+
+    Raises:
+        RnnZooError: what the function raised.
+        FileError: it took too long or too much memory, or the child died.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    request = json.dumps({"function": function, "path": str(path.absolute()), "arguments": arguments})
+    command = [sys.executable, "-P", "-m", __spec__.name]
+    try:
+        done = subprocess.run(
+            command, input=request.encode(), capture_output=True, env=environment, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise FileError(f"{path}: not read within {SECONDS} seconds; it is damaged or made to do harm") from None
+    if done.returncode or len(done.stdout) > ANSWER:
+        raise FileError(f"{path}: {_ending(done.returncode)}; it is damaged or made to do harm")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        kind = getattr(errors, answer["error"], FileError)
+        raise kind(answer["message"].replace(str(path.absolute()), str(path)))
+    return answer["result"]
+
+
+def _ending(status: int) -> str:
+    if status == 0:
+        return f"its structure takes more than {ANSWER:,} bytes"
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    return f"the process that read it ended with {how}"
+
+
+def _limit() -> None:
+    """Limits from here on: the imports are done."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    limit = pages * resource.getpagesize() + MEMORY
+    for kind, value in ((resource.RLIMIT_AS, limit), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def main() -> None:
+    """Answer the request on standard input; nothing that a library prints gets into the answer."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    module, _, name = request["function"].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    _limit()
+    try:
+        answer = {"result": function(Path(request["path"]), **request["arguments"])}
+    except MemoryError:
+        answer = {"error": "FileError", "message": f"{request['path']}: takes more memory than any honest file"}
+    except RnnZooError as error:
+        answer = {"error": type(error).__name__, "message": str(error)}
+    json.dump(answer, answers)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""What stands in a model file before its numbers are read: tensors as places in a file, and the layers made of them.
+
+A reader says where everything is; the numbers of a tensor are read when they are asked for, one tensor at a time, so
+that a small layer in a large file costs what the layer costs.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FileError, WeightError
+from .model import ModelSpec
+from .parameters import parameters
+
+Array = NDArray[Any]
+WIDENED = {"bfloat16": "float32", "float16": "float32", "float32": "float32", "float64": "float64"}
+SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}  # bytes
+MAXIMUM_DEFLATED = 2**28  # bytes of a tensor that stands compressed in a file
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file.
+
+    Attributes:
+        path: the file that has its numbers.
+        offset: of the first of them, in bytes.
+        dtype: `float64`, `float32`, `float16` or `bfloat16`; any other name for what is no weight.
+        shape: of the tensor.
+        strides: in elements; None for C order.
+        big_endian: whether the most significant byte comes first.
+        deflated: bytes of the deflate stream that starts at `offset`, and how many to leave out of what is in it;
+            None where the numbers stand there as they are.
+        checksum: of an archive's member that ends with the tensor: the CRC-32 of what is before it, and of all.
+    """
+
+    path: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    big_endian: bool = False
+    deflated: tuple[int, int] | None = None
+    checksum: tuple[int, int] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    def to_data(self) -> dict[str, Any]:
+        """What JSON can hold; `from_data` gives back an equal tensor."""
+        return {**vars(self), "path": str(self.path)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "StoredTensor":
+        """The tensor that `to_data` wrote."""
+        lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list | tuple)}
+        return cls(**{**data, **lists, "path": Path(data["path"])})
+
+    def array(self) -> Array:
+        """The numbers, read now; bfloat16 and float16 as float32, which holds each of them exactly.
+
+        Raises:
+            FileError: the file ends before the tensor does, is damaged, or cannot be read.
+            WeightError: not a dtype of weights.
+        """
+        if self.dtype not in SIZES:
+            raise WeightError(f"{self.path}: expected a tensor of {', '.join(SIZES)}, got {self.dtype}")
+        stored = "uint16" if self.dtype == "bfloat16" else self.dtype
+        numbers = self._numbers(np.dtype(stored).newbyteorder(">" if self.big_endian else "<"))
+        if self.dtype == "bfloat16":
+            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+        return numbers.astype(WIDENED[self.dtype], copy=False)
+
+    def _numbers(self, dtype: np.dtype[Any]) -> Array:
+        if self.strides is None or self.count == 0:
+            return self._checked(self._span(dtype, self.count)).reshape(self.shape)
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        span = self._checked(self._span(dtype, last + 1))
+        steps = tuple(stride * dtype.itemsize for stride in self.strides)
+        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(span, self.shape, steps, writeable=False))
+
+    def _span(self, dtype: np.dtype[Any], count: int) -> Array:
+        try:
+            if self.deflated is not None:
+                return np.frombuffer(self._inflated(count * dtype.itemsize), dtype)
+            if self.path.stat().st_size < self.offset + count * dtype.itemsize:  # before memory is taken for it
+                raise FileError(f"{self.path}: ends before its tensor of {count:,} numbers at byte {self.offset:,}")
+            return np.fromfile(self.path, dtype, count, offset=self.offset)
+        except (OSError, zlib.error) as error:
+            raise FileError(f"{self.path}: a tensor cannot be read: {error}") from error
+
+    def _checked(self, span: Array) -> Array:
+        if self.checksum is not None and zlib.crc32(memoryview(span), self.checksum[0]) != self.checksum[1]:
+            raise FileError(f"{self.path}: damaged: the tensor at byte {self.offset:,} has another checksum")
+        return span
+
+    def _inflated(self, size: int) -> bytes:
+        assert self.deflated is not None
+        stored, skipped = self.deflated
+        if size > MAXIMUM_DEFLATED:
+            raise FileError(
+                f"{self.path}: expected a compressed tensor of at most {MAXIMUM_DEFLATED:,} bytes, got {size:,}; "
+                "write it without compression"
+            )
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(stored), skipped + size)
+        if len(data) < skipped + size:
+            raise FileError(f"{self.path}: the compressed tensor at byte {self.offset:,} ends too early")
+        return data[skipped:]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a weight of the spec comes out of a stored tensor: some of it, then perhaps transposed.
+
+    Attributes:
+        name: of the tensor in the file.
+        tensor: where it is.
+        select: an index or a slice for each of the first axes.
+        transposed: whether rows and columns change places afterwards.
+    """
+
+    name: str
+    tensor: StoredTensor
+    select: tuple[int | slice, ...] = ()
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight."""
+        taken = [size for size in map(_selected, self.tensor.shape, self._selection()) if size is not None]
+        return tuple(reversed(taken)) if self.transposed else tuple(taken)
+
+    @property
+    def rule(self) -> str:
+        """In words: `as it is`, `transposed`, `[0, :4]`, `[0, :4] transposed`."""
+        indices = ", ".join(map(_written, self.select))
+        words = ([f"[{indices}]"] if self.select else []) + (["transposed"] if self.transposed else [])
+        return " ".join(words) or "as it is"
+
+    def array(self) -> Array:
+        """The weight, in C order. Raises FileError or WeightError."""
+        found = self.tensor.array()[self.select]
+        return np.ascontiguousarray(found.T if self.transposed else found)
+
+    def _selection(self) -> tuple[int | slice, ...]:
+        return (*self.select, *(slice(None) for _ in self.tensor.shape[len(self.select) :]))
+
+
+def _selected(size: int, index: int | slice) -> int | None:
+    return len(range(size)[index]) if isinstance(index, slice) else None
+
+
+def _written(index: int | slice) -> str:
+    if isinstance(index, int):
+        return str(index)
+    return f"{'' if index.start is None else index.start}:{'' if index.stop is None else index.stop}"
+
+
+class StoredWeights(Mapping[str, Array]):
+    """The weights of a spec by canonical name, each read when it is asked for, and not kept."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self.parts = dict(parts)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.parts[name].array()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """A recurrent layer (or a stack of them, or a whole model) that a file holds.
+
+    Attributes:
+        path: its name in the file, such as `encoder.rnn`; empty where the file is the layer.
+        kind: what its framework calls it, such as `torch.nn.RNN` or `Bidirectional(SimpleRNN)`.
+        spec: what it is; None where it is refused.
+        parts: where each weight of the spec comes from.
+        assumed: fields of the spec that the file does not tell.
+        notes: what of it is left behind, and what that means.
+        refusal: why it cannot be converted; None where it can.
+    """
+
+    path: str
+    kind: str
+    spec: ModelSpec | None = None
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refusal: str | None = None
+
+    def check(self) -> None:
+        """Raises WeightError where a weight of the spec is missing, surplus or of another shape: nothing is read."""
+        assert self.spec is not None
+        expected = {parameter.name: parameter.shape for parameter in parameters(self.spec)}
+        found = {name: part.shape for name, part in self.parts.items()}
+        for name in [*expected, *(name for name in found if name not in expected)]:
+            if expected.get(name) != found.get(name):
+                wanted, got = (sizes.get(name, "nothing") for sizes in (expected, found))
+                raise WeightError(f"layer {self.path!r}: weight {name}: expected shape {wanted}, got {got}")
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """What a reader found in a file.
+
+    Attributes:
+        format: in words, such as `torch checkpoint`.
+        layers: in the order of the file.
+        rest: tensors that belong to no layer, by name.
+        facts: what else the file says of itself: its writer's version, the epoch.
+        provenance: the record of a file of ours; None for any other.
+    """
+
+    format: str
+    layers: tuple[FoundLayer, ...]
+    rest: Mapping[str, StoredTensor] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the user says of a file.
+
+    Attributes:
+        spec: of the model, for a file that carries none.
+        nonlinearity: where the file does not tell; None for tanh.
+    """
+
+    spec: ModelSpec | None = None
+    nonlinearity: str | None = None
