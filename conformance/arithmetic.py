@@ -167,7 +167,8 @@ class Perturbed(Exact):
 
     def _evaluated(self, name: str, value: Array) -> Array:
         mantissa, exponent = np.frexp(value[:1].astype(np.float64))
-        places = self.numbers.array(np.where(mantissa == 0, 0.0, np.ldexp(1.0, exponent)))
+        sizes = np.maximum(np.ldexp(1.0, exponent), self.precision.function_magnitude)
+        places = self.numbers.array(np.where(mantissa == 0, 0.0, sizes))
         return self._with_error(value, places, self.precision.roundoff * PEAK_ULPS[name] / PEAK_BY_RMS)
 
     def accumulated(self, value: Array, size: int, magnitudes: Magnitudes) -> Array:

@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ..spec.errors import ConformanceError, InputError, RnnZooError
 
-EPILOG = "Files: .safetensors (canonical), .torch.safetensors, .pt, .pth, .keras, .weights.h5, .npz."
+EPILOG = (
+    "Files: .safetensors (canonical, or of any names), .safetensors.index.json, .torch.safetensors, .pt, .pth, .bin, "
+    ".ckpt, .keras, .weights.h5, .h5, .npz, .onnx."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rnnzoo: {error}", file=sys.stderr)
         return 1
     except RnnZooError as error:
-        print(f"rnnzoo: {error}", file=sys.stderr)
+        from ..tasks.tables import printable
+
+        print(f"rnnzoo: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,43 +133,76 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("convert", help="convert a model file, with a proof", epilog=EPILOG)
+    command = commands.add_parser("convert", help="convert a recurrent layer or model, with a proof", epilog=EPILOG)
     command.add_argument("source", type=Path, metavar="SRC")
     command.add_argument("target", type=Path, metavar="DST")
-    command.add_argument("--spec", type=Path, help="the model's spec (YAML or JSON), for a file that carries none")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--layer", metavar="PATH", help="the layer of SRC, as `rnnzoo inspect SRC` names it")
+    which.add_argument("--all", action="store_true", help="every layer, each into a file with its path in the name")
+    _add_hints(command)
+    command.add_argument(
+        "--plain", action="store_true",
+        help="write the framework's own standard layers (torch.nn.RNN, Keras' SimpleRNN), which need no rnnzoo",
+    )  # fmt: skip
+    command.add_argument("--prefix", default="", help="before the names in a plain state dict, such as encoder.rnn.")
+    command.add_argument(
+        "--inputs", type=Path, metavar="NPZ", help="arrays to run the proof on: inputs, and lengths, initial_state, ..."
+    )
+    command.add_argument("--report", type=Path, metavar="JSON", help="write what was done, with every number")
     command.add_argument("--force", action="store_true", help="replace DST if it exists")
     command.set_defaults(command=_convert)
 
 
-def _convert(options: argparse.Namespace) -> int:
-    from ..tasks.tables import number
-    from .convert import convert
+def _add_hints(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--spec", type=Path, help="the model's spec (YAML or JSON), for a file that carries none")
+    command.add_argument(
+        "--nonlinearity", choices=("tanh", "relu", "sigmoid", "identity"),
+        help="where a file does not tell it, as a torch state dict does not (default: tanh)",
+    )  # fmt: skip
+
+
+def _hints(options: argparse.Namespace) -> Any:
+    from ..spec.stored import Hints
     from .formats import read_spec
 
-    done = convert(options.source, options.target, spec=read_spec(options.spec), force=options.force)
-    worst = max(done.proof, key=lambda comparison: comparison.ratio)
-    unclear = sum(not comparison.decidable for comparison in done.proof)
-    print(
-        f"{options.target}: {len(done.contents.weights)} weights, every bit as in {options.source}; "
-        f"run in {done.source.backend} and {done.target.backend}, {len(done.proof)} results and gradients agree"
-        f"{f', {unclear} of them without a verdict as rounding alone is as large' if unclear else ''} "
-        f"(worst: {worst.quantity}, {number(worst.error)} of {number(worst.limit)} allowed)"
-    )
+    return Hints(read_spec(options.spec), options.nonlinearity)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from ..spec.npz import read_npz
+    from . import conversion_report
+    from .convert import convert, convert_all
+
+    if options.prefix and not options.plain:
+        raise InputError("--prefix: names in a plain state dict; pass --plain too")
+    settings = {
+        "hints": _hints(options), "plain": options.plain, "prefix": options.prefix, "force": options.force,
+        "inputs": read_npz(options.inputs) if options.inputs else None,
+    }  # fmt: skip
+    if options.all:
+        found = convert_all(options.source, options.target, **settings)
+    else:
+        found = iter([convert(options.source, options.target, layer=options.layer, **settings)])
+    done: list[Any] = []
+    for conversion in found:
+        print("\n" * bool(done) + conversion_report.text(conversion))
+        done.append(conversion)
+    if options.report:
+        conversion_report.write(options.report, done)
     return 0
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("inspect", help="show what a model file holds", epilog=EPILOG)
+    command = commands.add_parser("inspect", help="show the recurrent layers and models in a file", epilog=EPILOG)
     command.add_argument("file", type=Path, metavar="FILE")
-    command.add_argument("--spec", type=Path, help="the model's spec (YAML or JSON), for a file that carries none")
+    _add_hints(command)
     command.set_defaults(command=_inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from .formats import read_spec
     from .inspection import describe
 
-    print(describe(options.file, read_spec(options.spec)))
+    print(describe(options.file, _hints(options)))
     return 0
 
 

@@ -1,55 +1,224 @@
 """Conversion between model files, proven before the target gets its name."""
 
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..spec.backend import Contents
-from ..spec.checkpoint import check_writable, write_atomically
-from ..spec.errors import ConformanceError
+from ..spec.checkpoint import NO_HINTS, check_writable, described, write_atomically
+from ..spec.errors import ConformanceError, UnsupportedError
 from ..spec.model import ModelSpec
-from .comparison import Comparison, same_bits
-from .equivalence import assert_equivalent
-from .formats import Format, format_in, format_of, read
+from ..spec.naming import KIND
+from ..spec.parameters import parameters
+from ..spec.stored import Array, FoundFile, FoundLayer, Hints, LazyWeights, Part, StoredWeights
+from .adapting import adapted, origins
+from .formats import ONNX, Format, chosen, contents, convertible, find, format_of
+from .proof import NOT_RUN, Half, Proof, proven
 
 
-class Conversion(NamedTuple):
-    """What was converted, and the proof: weights equal bit for bit, and both sides run."""
+@dataclass(frozen=True)
+class Moved:
+    """A weight: where it came from, where it is now.
 
-    contents: Contents
-    source: Format
-    target: Format
-    proof: list[Comparison]
+    Attributes:
+        name: canonical.
+        origins: the parts of the source that it came from, two where biases were summed.
+        target: the part of the target that it is.
+        sha256: of its bytes in the spec's form, the same on both sides.
+        finite: whether all its numbers are.
+    """
+
+    name: str
+    origins: tuple[Part, ...]
+    target: Part
+    sha256: str
+    finite: bool
 
 
-def convert(source: Path, target: Path, *, spec: ModelSpec | None = None, force: bool = False) -> Conversion:
-    """Convert a model file; the formats go by the suffixes.
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted, and the proof.
 
-    The target is written under a temporary name, read again, and run beside the source, each in its own
-    framework, on random inputs with uneven lengths; only then it gets its name.
+    Attributes:
+        source, target: the files.
+        layer: of the source.
+        spec: of the target.
+        formats: of both files, in words.
+        moved: every weight.
+        changes: what was merged or added.
+        rest: tensors of the source that are no part of the layer.
+        proof: what ran on both sides, and how it compares.
+        seconds: of writing, and of proving.
+    """
+
+    source: Path
+    target: Path
+    layer: FoundLayer
+    spec: ModelSpec
+    formats: tuple[str, str]
+    moved: tuple[Moved, ...]
+    changes: tuple[str, ...]
+    rest: tuple[str, ...]
+    proof: Proof
+    seconds: tuple[float, float]
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    layer: str | None = None,
+    hints: Hints = NO_HINTS,
+    plain: bool = False,
+    prefix: str = "",
+    inputs: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Conversion:
+    """Convert a model file; the target's format goes by its suffix.
+
+    The target is written under a temporary name and read again; then both sides are run, each by its own framework,
+    and only when they agree the target gets its name.
+
+    Args:
+        layer: of the source, by its path; None where there is one alone.
+        hints: what the source does not tell.
+        plain: write the framework's standard layers, which load without this package.
+        prefix: of the names in a plain state dict.
+        inputs: arguments of `run` for the comparison; None for random ones.
+        force: replace the target.
 
     Raises:
-        FileError: a file cannot be read or written, or the target exists and `force` is False.
+        FileError, WeightError, UnsupportedError, InputError: the source cannot be read, or the target cannot hold it.
         ConformanceError: the two do not compute the same; no target is left behind.
     """
-    contents = read(source, spec)
-    from_format, to_format = format_in(source), format_of(target)
+    form, found = find(source, hints)
+    one = chosen(source, found, layer)
     check_writable(target, force=force)
-    proof: list[Comparison] = []
+    return _converted(Source(source, form, found, one), target, plain, prefix, inputs, force)
+
+
+def convert_all(source: Path, target: Path, *, hints: Hints = NO_HINTS, **options: Any) -> Iterator[Conversion]:
+    """Convert every layer that can be, each into a file of its own: `out.keras` becomes `out.encoder.rnn.keras`.
+
+    Raises:
+        FileError: there is no such layer; and all that `convert` raises.
+    """
+    found = find(source, hints)[1]
+    layers = convertible(found)
+    if not layers:
+        chosen(source, found)
+    suffix = max((suffix for suffix in format_of(target).suffixes if target.name.endswith(suffix)), key=len)
+    for layer in layers:
+        stem = target.name.removesuffix(suffix)
+        path = target.with_name(f"{stem}.{layer.path.replace('/', '.')}{suffix}" if layer.path else target.name)
+        yield convert(source, path, layer=layer.path, hints=hints, **options)
+
+
+class Source(NamedTuple):
+    """What is converted, and where it is."""
+
+    path: Path
+    form: Format
+    found: FoundFile
+    layer: FoundLayer
+
+    @property
+    def contents(self) -> Contents:
+        """The model, whose weights are not read yet."""
+        return contents(self.path, self.form, self.found, self.layer)
+
+
+def _converted(
+    source: Source, target: Path, plain: bool, prefix: str, inputs: Mapping[str, Any] | None, force: bool
+) -> Conversion:
+    form, given = format_of(target), source.contents
+    described(given)
+    plain = form.plain and (plain or form is ONNX)
+    kept, changes = adapted(given, form.files.plain_bias if plain else (given.spec.bias,))
+    if reason := form.files.holds(kept.spec, plain=plain):
+        raise UnsupportedError(f"{target}: {reason}")
+    sums, done = Summed(kept), []
+    start = time.perf_counter()
 
     def write(temporary: Path) -> None:
-        to_format.write(temporary, contents)
-        written = to_format.read(temporary)
-        _check_same_bits(contents, written)
-        proof.extend(assert_equivalent(from_format.model(contents), to_format.model(written)))
+        form.files.write(temporary, kept._replace(weights=sums), plain=plain, prefix=prefix)
+        written = time.perf_counter()
+        parts = _parts(temporary, kept.spec, prefix)
+        moved = tuple(_moved(name, given, kept, parts[name], sums) for name in described(kept))
+        first = Half(source.form, source.form is ONNX or source.layer.kind != KIND, given.spec, given.weights)
+        second = Half(form, plain, kept.spec, StoredWeights(parts), temporary, prefix)
+        proof = NOT_RUN if sums.not_finite else proven(first, second, inputs)
+        done.append((moved, proof, written - start, time.perf_counter() - written))
 
     write_atomically(target, write, replace=force)
-    return Conversion(contents, from_format, to_format, proof)
+    moved, proof, writing, proving = done[0]
+    return Conversion(
+        source.path, target, source.layer, kept.spec, (source.form.name, form.name), moved, tuple(changes),
+        tuple(source.found.rest), proof, (writing, proving),
+    )  # fmt: skip
 
 
-def _check_same_bits(contents: Contents, written: Contents) -> None:
-    if written.spec != contents.spec:
+class Summed(LazyWeights):
+    """Weights that leave a checksum when they are read; it is worked out while they are being written."""
+
+    def __init__(self, kept: Contents) -> None:
+        self._kept = kept
+        self._pool = ThreadPoolExecutor(1)
+        self._sums: dict[str, Future[str]] = {}
+        self.not_finite: set[str] = set()
+
+    def __getitem__(self, name: str) -> Array:
+        for running in self._sums.values():
+            running.result()  # so that no more than two weights are in memory
+        array = np.ascontiguousarray(self._kept.weights[name])
+        self._sums[name] = self._pool.submit(self._sum, name, array)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept.weights)
+
+    def __len__(self) -> int:
+        return len(self._kept.weights)
+
+    def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return described(self._kept)
+
+    def sha256(self, name: str) -> str:
+        """Of a weight that was read."""
+        return self._sums[name].result()
+
+    def _sum(self, name: str, array: Array) -> str:
+        if array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
+            self.not_finite.add(name)
+        return sha256(array)
+
+
+def sha256(array: Array) -> str:
+    """Of the bytes of an array in C order."""
+    return hashlib.sha256(array.data).hexdigest()
+
+
+def _parts(path: Path, spec: ModelSpec, prefix: str) -> dict[str, Part]:
+    """Where each weight is in the target, as its own reader finds it. Raises ConformanceError where it does not."""
+    found = find(path, Hints(nonlinearity=spec.nonlinearity))[1]
+    parts = dict(found.layers[0].parts) if found.layers and found.layers[0].spec else {}
+    rest = {p.name: f"{prefix}{p.name}" for p in parameters(spec) if f"{prefix}{p.name}" in found.rest}
+    parts |= {name: Part(stored, found.rest[stored]) for name, stored in rest.items()}
+    if not found.layers or (found.spec is not None and found.spec != spec):
         raise ConformanceError("the target's spec reads back as another one")
-    for name, array in contents.weights.items():
-        other = written.weights[name]
-        if not same_bits(other, array):
-            raise ConformanceError(f"weight {name}: reads back from the target with other numbers")
+    if set(parts) != {parameter.name for parameter in parameters(spec)}:
+        raise ConformanceError("the target reads back with other weights than were written")
+    return parts
+
+
+def _moved(name: str, given: Contents, kept: Contents, part: Part, sums: Summed) -> Moved:
+    """A row of the report. Raises ConformanceError where the target has other numbers than the source."""
+    if sha256(part.array()) != sums.sha256(name):
+        raise ConformanceError(f"weight {name}: reads back from the target with other numbers")
+    return Moved(name, tuple(origins(given, kept, name)), part, sums.sha256(name), name not in sums.not_finite)

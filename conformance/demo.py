@@ -63,7 +63,7 @@ def _compare(folder: Path) -> int:
     for name in FILES:
         convert(checkpoint, folder / name)
         print(f"Converted to {folder / name}, and proven by running both sides.", flush=True)
-    known = Truth(read(checkpoint))
+    known = Expected(read(checkpoint))
     rows = []
     for name in FILES:
         print(f"Evaluating {name} in {format_of(Path(name)).backend} ...", flush=True)
@@ -75,7 +75,7 @@ def _compare(folder: Path) -> int:
     return 0 if same and all(row.agrees for row in rows) else 1
 
 
-class Truth:
+class Expected:
     """What the oracle says of a trained model: results on all test rows, gradients on a few, and their bounds.
 
     The results are computed in float64, whose own error is a millionth of a float32 bound; the gradients at 40 digits.
@@ -92,9 +92,11 @@ class Truth:
         self.gradients, self.gradients_bounds = truth(few), bounds(few, dtype)
 
 
-def _row(path: Path, known: Truth) -> Row:
+def _row(path: Path, known: Expected) -> Row:
     form, contents = format_of(path), read(path)
-    backend, model = load_backend(form.backend), form.model(contents)
+    backend = load_backend(form.backend)
+    model = backend.build(contents.spec, dtype=weights_dtype(contents.weights))
+    backend.from_spec(model, contents.weights)
     found = backend.run(model, known.inputs).arrays()
     slopes = backend.gradients(model, known.inputs[:ROWS], scores_cotangent=known.cotangents.scores)
     evaluation = evaluate(contents, form.backend)

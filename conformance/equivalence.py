@@ -1,23 +1,72 @@
 """Two models, in any frameworks: do they compute the same?"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..spec import draws
-from ..spec.backend import Result, load_backend
+from ..spec.backend import BUILT_IN, Result, load_backend, load_plain
 from ..spec.errors import ConformanceError, InputError, listed
 from ..spec.inputs import Cotangents, checked_inputs
 from ..spec.model import ModelSpec
-from ..spec.parameters import weights_dtype
-from .bounds import Named, bounds, gradients, results
-from .comparison import Comparison
+from ..spec.parameters import Weights, weights_dtype
+from .bounds import Bounds, Named, bounds, everything, results
+from .comparison import Comparison, same_bits
 from .precision import precision_of
 
 Array = NDArray[Any]
 ROWS, STEPS = 3, 7
+GRADIENT = "gradient of "
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model, and the backend that runs it.
+
+    Attributes:
+        name: for messages, such as `torch.nn.RNN`.
+        spec: what it is.
+        weights: of the spec.
+    """
+
+    name: str
+    backend: Any
+    model: Any
+    spec: ModelSpec
+    weights: Weights
+
+    @property
+    def dtype(self) -> str:
+        return weights_dtype(self.weights)
+
+    @property
+    def precision(self) -> str:
+        """In which its backend computes: the dtype, or one with larger errors that the backend declares."""
+        declared: Mapping[str, str] = getattr(self.backend, "precisions", {})
+        return declared.get(self.dtype, self.dtype)
+
+
+def side(model: Any) -> Side:
+    """The side of a model that a backend built, or of a plain layer of a framework.
+
+    Raises:
+        InputError: it is neither.
+        UnsupportedError: a layer that the spec has no place for.
+    """
+    if hasattr(model, "backend_name") and isinstance(getattr(model, "spec", None), ModelSpec):
+        backend = load_backend(model.backend_name)
+        return Side(f"the {backend.name} model", backend, model, model.spec, backend.to_spec(model))
+    packages = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
+    for name, row in BUILT_IN.items():
+        if packages & set(row.frameworks) and (backend := load_plain(name)).owns(model):
+            return Side(f"the {backend.name} layer", backend, model, backend.spec_of(model), backend.to_spec(model))
+    raise InputError(
+        f"expected a model that load_backend(...).build(spec) gave, a torch.nn.RNN, or layers of Keras, "
+        f"got {type(model).__name__}"
+    )
 
 
 def assert_equivalent(a: Any, b: Any, inputs: Any = None) -> list[Comparison]:
@@ -27,7 +76,8 @@ def assert_equivalent(a: Any, b: Any, inputs: Any = None) -> list[Comparison]:
     differ by the sum.
 
     Args:
-        a, b: models that a backend of this package built, in any frameworks and precisions.
+        a, b: models that backends of this package built, or the frameworks' own layers (`torch.nn.RNN`, Keras'
+            `SimpleRNN` and what is made of it), in any precisions.
         inputs: (B, T, I) or tokens (B, T); or a dict of the arguments of `run` (`inputs`, `lengths`,
             `initial_state`, ...); None for random ones with uneven lengths and an initial state.
 
@@ -37,10 +87,16 @@ def assert_equivalent(a: Any, b: Any, inputs: Any = None) -> list[Comparison]:
     Raises:
         ConformanceError: they differ by more than the bound allows, or rounding alone can be as large as the
             results; the message says where.
-        InputError: the inputs fit neither model.
+        InputError: one is no model, or the inputs fit neither.
+        UnsupportedError: a layer that the spec has no place for.
     """
+    return checked(side(a), side(b), inputs)
+
+
+def checked(a: Side, b: Side, inputs: Any = None) -> list[Comparison]:
+    """What `compare` finds. Raises ConformanceError where they differ, or there is no verdict on a result."""
     found = compare(a, b, inputs)
-    names = f"the {a.backend_name} and the {b.backend_name} model"
+    names = f"{a.name} and {b.name}"
     if wrong := [c for c in found if not c.ratio <= 1]:
         details = "; ".join(c.description("the first has", "the second") for c in wrong)
         raise ConformanceError(f"{names} differ: {details}")
@@ -54,21 +110,44 @@ def assert_equivalent(a: Any, b: Any, inputs: Any = None) -> list[Comparison]:
     return found
 
 
-def compare(a: Any, b: Any, inputs: Any = None) -> list[Comparison]:
+def compare(a: Side, b: Side, inputs: Any = None) -> list[Comparison]:
     """Run both models and compare all that they give. Raises ConformanceError where shapes or parts differ."""
     _check_comparable(a, b)
-    arguments = random_arguments(a.spec) if inputs is None else _arguments(inputs)
-    arguments = _representable(arguments, coarser(_dtype(a), _dtype(b)))
+    arguments = shared_arguments(a, b) if inputs is None else _arguments(inputs)
+    arguments = _representable(arguments, coarser(a.dtype, b.dtype))
     cotangents = _cotangents(a, arguments)
-    sides = [_everything(model, arguments, cotangents) for model in (a, b)]
-    allowed, gains = _allowed(a, b, arguments, cotangents)
+    if not all(hasattr(one.backend, "gradients") for one in (a, b)):
+        cotangents = None
+    sides = [_everything(one, arguments, cotangents) for one in (a, b)]
+    limits = [_bounds(a, arguments, cotangents)]
+    limits += limits if _are_one_model(a, b) else [_bounds(b, arguments, cotangents)]
     found = []
     for name in [name for name in sides[0] if name in sides[1]]:
-        first, second = (side[name].astype(np.float64) for side in sides)
+        first, second = (one[name].astype(np.float64) for one in sides)
         if first.shape != second.shape:
             raise ConformanceError(f"{name}: shapes differ, {first.shape} and {second.shape}")
-        found.append(Comparison(name, first, second, allowed[name], gains[name]))
+        exact = [getattr(one.backend, "exact", False) for one in (a, b)]
+        allowed = [limit.allowed[name] for limit, free in zip(limits, exact, strict=True) if not free]
+        gain = max(limit.gains[name] for limit in limits)
+        found.append(Comparison(name, first, second, np.add.reduce([np.zeros(first.shape), *allowed]), gain))
     return found
+
+
+def shared_arguments(a: Side, b: Side) -> dict[str, Any]:
+    """Random arguments that both take: no row is empty where a side cannot have one."""
+    found = random_arguments(a.spec)
+    if not all(getattr(one.backend, "empty_rows", True) for one in (a, b)):
+        found["lengths"] = np.maximum(found["lengths"], 1)
+    return found
+
+
+def _are_one_model(a: Side, b: Side) -> bool:
+    """Whether both have the same numbers, so that the same is allowed for both."""
+    return (
+        a.spec == b.spec
+        and a.precision == b.precision
+        and all(same_bits(a.weights[name], b.weights[name]) for name in a.weights)
+    )
 
 
 def coarser(*dtypes: str) -> str:
@@ -93,13 +172,7 @@ def random_arguments(spec: ModelSpec, rows: int = ROWS, steps: int = STEPS) -> d
     return found
 
 
-def _check_comparable(a: Any, b: Any) -> None:
-    for model in (a, b):
-        if not hasattr(model, "backend_name") or not isinstance(getattr(model, "spec", None), ModelSpec):
-            raise InputError(
-                f"assert_equivalent: expected models that a backend of rnnzoo built, got {type(model).__name__}; "
-                "take one from load_backend(...).build(spec)"
-            )
+def _check_comparable(a: Side, b: Side) -> None:
     differing = [
         n for n in ("input_size", "embedding", "head", "context", "cell") if getattr(a.spec, n) != getattr(b.spec, n)
     ]
@@ -127,8 +200,8 @@ def _representable(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     return {name: rounded(value) for name, value in arguments.items()}
 
 
-def _cotangents(model: Any, arguments: Mapping[str, Any]) -> Cotangents:
-    result = load_backend(model.backend_name).run(model, **arguments)
+def _cotangents(one: Side, arguments: Mapping[str, Any]) -> Cotangents | None:
+    result = one.backend.run(one.model, **arguments)
 
     def random(name: str, like: Array) -> Array:
         numbers = (2.0 * draws.uniform(1, name, like.size) - 1.0).reshape(like.shape)
@@ -139,36 +212,26 @@ def _cotangents(model: Any, arguments: Mapping[str, Any]) -> Cotangents:
     return Cotangents(random("outputs", result.outputs), states, scores)
 
 
-def _everything(model: Any, arguments: Mapping[str, Any], cotangents: Cotangents) -> Named:
-    backend = load_backend(model.backend_name)
-    result: Result = backend.run(model, **arguments)
-    slopes = backend.gradients(
-        model,
+def _everything(one: Side, arguments: Mapping[str, Any], cotangents: Cotangents | None) -> Named:
+    result: Result = one.backend.run(one.model, **arguments)
+    if cotangents is None:
+        return result.arrays()
+    slopes = one.backend.gradients(
+        one.model,
         arguments["inputs"],
         cotangents.outputs,
         cotangents.final_states,
         cotangents.scores,
         **{name: value for name, value in arguments.items() if name != "inputs"},
     )
-    return result.arrays() | {f"gradient of {name}": gradient for name, gradient in slopes.items()}
+    return result.arrays() | {f"{GRADIENT}{name}": gradient for name, gradient in slopes.items()}
 
 
-def _allowed(a: Any, b: Any, arguments: Mapping[str, Any], cotangents: Cotangents) -> tuple[Named, dict[str, float]]:
-    """The sum of both models' bounds, and the larger of their gains."""
-    sides = [_bounds(model, arguments, cotangents) for model in (a, b)]
-    names = [name for name in sides[0][0] if name in sides[1][0]]
-    allowed = {name: sides[0][0][name] + sides[1][0][name] for name in names}
-    return allowed, {name: max(sides[0][1][name], sides[1][1][name]) for name in names}
-
-
-def _bounds(model: Any, arguments: Mapping[str, Any], cotangents: Cotangents) -> tuple[Named, dict[str, float]]:
-    weights, dtype = load_backend(model.backend_name).to_spec(model), _dtype(model)
-    given = checked_inputs(model.spec, dtype, **arguments)
-    found = bounds(results(model.spec, weights, given), dtype)
-    slopes = bounds(gradients(model.spec, weights, given, cotangents), dtype)
-    allowed = found.allowed | {f"gradient of {name}": array for name, array in slopes.allowed.items()}
-    return allowed, {**found.gains, **{f"gradient of {name}": gain for name, gain in slopes.gains.items()}}
-
-
-def _dtype(model: Any) -> str:
-    return weights_dtype(load_backend(model.backend_name).to_spec(model))
+def _bounds(one: Side, arguments: Mapping[str, Any], cotangents: Cotangents | None) -> Bounds:
+    given = checked_inputs(one.spec, one.dtype, **arguments)
+    if cotangents is None:
+        return bounds(results(one.spec, one.weights, given), one.precision)
+    found = bounds(everything(one.spec, one.weights, given, cotangents), one.precision)
+    names = {name: name.replace("gradient.", GRADIENT) for name in found.allowed}
+    allowed = {names[name]: array for name, array in found.allowed.items()}
+    return Bounds(allowed, {names[name]: gain for name, gain in found.gains.items()}, found.undecided)

@@ -35,7 +35,7 @@ def expected_gradients(case: Case, dtype: str) -> tuple[dict[str, Truth], Bounds
 
 @lru_cache(maxsize=8)  # the checks of a case follow each other, and all backends take an item in turn
 def truth_and_bounds(what: str, case: Any, dtype: str) -> tuple[dict[str, Truth], Bounds]:
-    """Of `training`, of `everything` that one run and its gradients give, or of the gradients for one cotangent alone."""
+    """Of `training`, of `everything` that a run and its gradients give, or of the gradients for one cotangent."""
     quantities = _quantities(what, case)
     return truth(quantities), bounds(quantities, dtype)
 

@@ -1,80 +1,155 @@
-"""Model files of all formats, by suffix: the canonical file, and each backend's own."""
+"""Model files of all formats: a row each, and how a file is recognised by its first bytes and its name."""
 
+import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..spec import checkpoint
-from ..spec.backend import BUILT_IN, Contents, load_backend
-from ..spec.errors import FileError, WeightError
+from ..spec.backend import Contents, load_files, load_plain
+from ..spec.checkpoint import NO_HINTS
+from ..spec.errors import BackendError, FileError, InputError, UnsupportedError, WeightError, listed
 from ..spec.model import ModelSpec
+from ..spec.naming import KIND
+from ..spec.stored import FoundFile, FoundLayer, Hints, StoredWeights
 
-REFERENCE = "numpy"  # the backend that runs what the canonical file holds
+NUMPY, TORCH, KERAS = "numpy", "torch", "tf"  # the backends that run what the formats hold
 
 
 class Format(NamedTuple):
-    """A suffix and the backend that reads, writes and runs such files; the canonical file has `files` None."""
+    """A format.
 
-    suffix: str
+    Attributes:
+        name: in words.
+        suffixes: of its files; the longest that fits a name counts.
+        backend: that runs the zoo's own layout.
+        module: whose `FILES` reads and writes it, None for the backend's own `files`.
+        plain: whether there are layers of a framework's own that it can hold.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
     backend: str
-    canonical: bool = False
+    module: str | None = None
+    plain: bool = False
 
-    def read(self, path: Path, spec: ModelSpec | None = None) -> Contents:
-        """The file's contents. Raises FileError, WeightError or BackendError."""
-        if self.canonical:
-            return checkpoint.load(path, spec)
-        contents: Contents = load_backend(self.backend).files.read(path, spec)
-        return contents
+    @property
+    def plain_backend(self) -> Any:
+        """What runs the framework's own layers. Raises BackendError where it is not installed."""
+        if self.module is None:
+            return load_plain(self.backend)
+        try:
+            return importlib.import_module(f"{self.module}.plain", __package__).BACKEND
+        except ModuleNotFoundError as error:
+            words = f"the package {error.name!r} is not installed; run: pip install 'rnnzoo[onnx]'"
+            raise BackendError(words) from error
 
-    def write(self, path: Path, contents: Contents) -> None:
-        """Write the file; `path` is a temporary name with the suffix of the real one."""
-        if self.canonical:
-            path.write_bytes(checkpoint.to_bytes(contents))
-        else:
-            load_backend(self.backend).files.write(path, contents)
-
-    def model(self, contents: Contents) -> Any:
-        """The contents as a model of the format's own framework."""
-        backend = load_backend(self.backend)
-        dtype = next(iter(contents.weights.values())).dtype.name
-        model = backend.build(contents.spec, dtype=dtype)
-        backend.from_spec(model, contents.weights)
-        return model
+    @property
+    def files(self) -> Any:
+        """What reads and writes it; no framework is imported."""
+        return importlib.import_module(self.module, __package__).FILES if self.module else load_files(self.backend)
 
 
-FORMATS = (
-    *(Format(suffix, name) for name, row in BUILT_IN.items() for suffix in row.suffixes),
-    Format(checkpoint.SUFFIX, REFERENCE, canonical=True),
-)
+CANONICAL = Format("safetensors", checkpoint.FILES.suffixes, NUMPY, "..spec.checkpoint")
+ARRAYS = Format("NumPy", (".npz",), NUMPY)
+PYTORCH = Format("PyTorch", (".pt", ".pth", ".bin", ".ckpt", ".torch.safetensors"), TORCH, plain=True)
+KERAS_FILE = Format("Keras", (".keras", ".weights.h5", ".h5", ".hdf5"), KERAS, plain=True)
+ONNX = Format("ONNX", (".onnx",), NUMPY, ".onnx_format", plain=True)
+FORMATS = (CANONICAL, ARRAYS, PYTORCH, KERAS_FILE, ONNX)
 
 
 def format_of(path: Path) -> Format:
     """The format that a file of this name is written in: of the longest suffix that fits. Raises FileError."""
-    fitting = [row for row in FORMATS if path.name.endswith(row.suffix)]
+    fitting = {suffix: row for row in FORMATS for suffix in row.suffixes if path.name.endswith(suffix)}
     if not fitting:
-        known = ", ".join(sorted(row.suffix for row in FORMATS))
+        known = ", ".join(sorted(suffix for row in FORMATS for suffix in row.suffixes))
         raise FileError(f"{path}: the suffix is of no known format; expected one of {known}")
-    return max(fitting, key=lambda row: len(row.suffix))
+    return fitting[max(fitting, key=len)]
 
 
 def format_in(path: Path) -> Format:
-    """The format of an existing file: as its suffix says, but a `.safetensors` may hold a framework's own names.
+    """The format of an existing file: what its first bytes say, else its name. Raises FileError."""
+    checkpoint.check_readable(path)
+    with path.open("rb") as file:
+        start = file.read(256)
+    return _sniffed(start) or format_of(path)
+
+
+def find(path: Path, hints: Hints = NO_HINTS) -> tuple[Format, FoundFile]:
+    """The models in a file, unread, and the format whose names they have. Raises FileError, WeightError, ..."""
+    if reason := KERAS_FILE.files.refusal_of(path):
+        raise UnsupportedError(f"{path}: {reason}")
+    try:
+        return _found(path, format_in(path), hints)
+    except WeightError as error:
+        raise error if str(error).startswith(f"{path}") else WeightError(f"{path}: {error}") from error
+
+
+def _found(path: Path, form: Format, hints: Hints) -> tuple[Format, FoundFile]:
+    found: FoundFile = form.files.find(path, hints)
+    if found.layers or form not in (CANONICAL, ARRAYS):
+        return form, found
+    known = replace(hints, spec=hints.spec or found.spec)
+    for other in (PYTORCH, KERAS_FILE):
+        layers, rest = other.files.layers_in(found.rest, known)
+        if layers:
+            kind = {"kind": KIND} if found.spec else {}
+            own = tuple(replace(layer, **kind) for layer in layers)
+            return other, replace(found, layers=own, rest={name: found.rest[name] for name in rest})
+    return form, found
+
+
+def convertible(found: FoundFile) -> list[FoundLayer]:
+    """The layers that can be read, without those that are part of another."""
+    layers = [layer for layer in found.layers if layer.refusal is None]
+    tensors = {id(layer): {part.name for part in layer.parts.values()} for layer in layers}
+    return [one for one in layers if not any(tensors[id(one)] < tensors[id(other)] for other in layers)]
+
+
+def chosen(path: Path, found: FoundFile, name: str | None = None) -> FoundLayer:
+    """The layer of that name, or the only one of the file.
 
     Raises:
-        FileError: the file cannot be read, or its suffix is of no known format.
+        FileError: there is none.
+        InputError: there are several, or none of that name.
+        UnsupportedError: it is refused.
     """
-    checkpoint.check_readable(path)
-    found = format_of(path)
-    if not found.canonical or checkpoint.is_canonical(path):
-        return found
-    return next(row for row in FORMATS if row.suffix.endswith(found.suffix) and not row.canonical)
+    if name is not None:
+        fitting = [layer for layer in found.layers if layer.path == name]
+        if not fitting:
+            names = listed(layer.path for layer in found.layers)
+            raise InputError(f"{path}: no recurrent layer {name!r}; it has {names}")
+        if fitting[0].refusal:
+            raise UnsupportedError(f"{path}: {_named(fitting[0])}: {fitting[0].refusal}")
+        return fitting[0]
+    layers = convertible(found)
+    if len(layers) > 1:
+        names = ", ".join(f"--layer {layer.path}" for layer in layers)
+        raise InputError(f"{path}: has {len(layers)} recurrent layers; name one: {names}; or take --all")
+    if layers:
+        return layers[0]
+    if found.layers:
+        raise UnsupportedError(f"{path}: {'; '.join(f'{_named(one)}: {one.refusal}' for one in found.layers)}")
+    raise FileError(f"{path}: no recurrent layer found in this {found.format}, and it carries no spec (--spec FILE)")
+
+
+def contents(path: Path, form: Format, found: FoundFile, layer: FoundLayer) -> Contents:
+    """The layer as a model whose weights are read when they are asked for."""
+    assert layer.spec is not None
+    weights = StoredWeights(layer.parts)
+    if found.provenance is not None:
+        return Contents(layer.spec, weights, found.provenance)
+    dtypes = sorted({part.tensor.dtype for part in layer.parts.values()})
+    record = checkpoint.provenance(source=path.name, format=form.name, layer=layer.path, dtype=dtypes[0])
+    return Contents(layer.spec, weights, record | ({"assumed": list(layer.assumed)} if layer.assumed else {}))
 
 
 def read(path: Path, spec: ModelSpec | None = None) -> Contents:
-    """The contents of a model file of any format. Raises FileError, WeightError or BackendError."""
-    try:
-        return format_in(path).read(path, spec)
-    except WeightError as error:
-        raise error if str(error).startswith(f"{path}") else WeightError(f"{path}: {error}") from error
+    """The one model of a file of any format, read. Raises FileError, WeightError, InputError or UnsupportedError."""
+    form, found = find(path, Hints(spec))
+    unread = contents(path, form, found, chosen(path, found))
+    checkpoint.described(unread)
+    return unread._replace(weights=dict(unread.weights))
 
 
 def read_spec(path: Path | None) -> ModelSpec | None:
@@ -86,3 +161,19 @@ def read_spec(path: Path | None) -> ModelSpec | None:
         return ModelSpec.from_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: expected a spec in YAML or JSON, got bytes that are not text") from error
+
+
+def _named(layer: FoundLayer) -> str:
+    return f"{layer.path or 'the file'} ({layer.kind})"
+
+
+def _sniffed(start: bytes) -> Format | None:
+    """The format that a file's first bytes belong to; None where they do not tell."""
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KERAS_FILE
+    if start.startswith(b"PK\x03\x04"):
+        first = start[30 : 30 + int.from_bytes(start[26:28], "little")]  # the name of the first member
+        for ending, row in ((b"data.pkl", PYTORCH), (b".npy", ARRAYS), (b".json", KERAS_FILE), (b".h5", KERAS_FILE)):
+            if first.endswith(ending):
+                return row
+    return CANONICAL if start[5:9] == b"\0\0\0{" else None

@@ -1,34 +1,78 @@
 """What a model file holds, and how two of them differ, as text."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spec.backend import Contents, load_backend
+from ..spec.checkpoint import NO_HINTS, described
 from ..spec.model import ModelSpec
-from ..spec.parameters import Weights, parameters
-from ..tasks.tables import number, table
+from ..spec.naming import KIND
+from ..spec.parameters import parameters, weights_dtype
+from ..spec.stored import Array, FoundFile, FoundLayer, Hints
+from ..tasks.tables import number, printable, table
 from .comparison import largest_difference, same_bits
-from .equivalence import compare
-from .formats import format_in, read
+from .conversion_report import remarks
+from .equivalence import Side, compare, side
+from .formats import contents, find, format_in, read
+
+SHOWN = 20  # tensors that belong to no layer
 
 
-def describe(path: Path, spec: ModelSpec | None = None) -> str:
-    """Spec, parameters with shapes and counts, and provenance of a model file. Raises FileError or WeightError."""
-    contents = read(path, spec)
+def describe(path: Path, hints: Hints = NO_HINTS) -> str:
+    """What a file holds: of a model of ours everything, of any other its recurrent layers and what else there is.
+
+    Raises:
+        FileError, WeightError, UnsupportedError: the file cannot be read.
+    """
+    form, found = find(path, hints)
+    if len(found.layers) == 1 and found.layers[0].kind == KIND and found.layers[0].spec:
+        return _model(path, contents(path, form, found, found.layers[0]))
+    rows = [(one.path or ".", one.kind, *_layer(one)) for one in found.layers]
+    header = ("layer", "kind", "variant", "sizes", "layers", "nonlinearity", "bias", "merge", "numbers", "dtype")
+    parts = [f"{path}: {found.format}, {len(rows)} recurrent layers", ""]
+    parts += [table(header, rows), ""] if rows else []
+    for one in found.layers:
+        name = one.path or "."
+        lines = [f"refused: {one.refusal}"] if one.refusal else remarks(one)
+        parts += [f"{name}: {line}" for line in lines]
+    parts += [f"{key}: {value}" for key, value in found.facts.items()]
+    return printable("\n".join([*parts, *_rest(found)]).rstrip())
+
+
+def _layer(one: FoundLayer) -> tuple[str, ...]:
+    spec = one.spec
+    if spec is None:
+        return ("refused", *("" for _ in range(7)))
+    count = sum(parameter.count for parameter in parameters(spec))
+    dtype = next(iter(one.parts.values())).tensor.dtype if one.parts else ""
+    sizes = f"{spec.input_size} to {spec.hidden_size}"
+    merge = spec.merge if spec.num_directions == 2 else ""
+    return spec.variant, sizes, str(spec.num_layers), spec.nonlinearity, spec.bias, merge, f"{count:,}", dtype
+
+
+def _rest(found: FoundFile) -> list[str]:
+    if not found.rest:
+        return ["nothing else is in the file"]
     rows = [
-        (
-            p.name,
-            "x".join(map(str, p.shape)),
-            contents.weights[p.name].dtype.name,
-            f"{p.count:,}",
-            _remark(contents.weights[p.name]),
-        )
-        for p in parameters(contents.spec)
+        (name, "x".join(map(str, one.shape)) or "scalar", one.dtype) for name, one in list(found.rest.items())[:SHOWN]
     ]
-    total = sum(p.count for p in parameters(contents.spec))
+    more = [f"and {len(found.rest) - SHOWN:,} more"] if len(found.rest) > SHOWN else []
+    return ["", f"{len(found.rest):,} other tensors", table(("tensor", "shape", "dtype"), rows), *more]
+
+
+def _model(path: Path, contents: Contents) -> str:
+    """Spec, parameters with shapes and counts, and provenance. Raises WeightError."""
+    described(contents)
+    rows, total = [], 0
+    for p in parameters(contents.spec):
+        array = contents.weights[p.name]
+        rows.append((p.name, "x".join(map(str, p.shape)), array.dtype.name, f"{p.count:,}", _remark(array)))
+        total += p.count
     parts = [
         f"{path}: {_title(contents.spec)}",
         "",
@@ -52,14 +96,22 @@ def difference(first: Path, second: Path, spec: ModelSpec | None = None) -> tupl
         return "\n".join([*parts, "", "not run: the two take other inputs or states"]), False
     if a.spec.hidden_size != b.spec.hidden_size or a.spec.output_size != b.spec.output_size:
         return "\n".join([*parts, "", "not run: the two give outputs of other sizes"]), False
-    comparisons = compare(format_in(first).model(a), format_in(second).model(b))
+    comparisons = compare(*(_side(path, one) for path, one in ((first, a), (second, b))))
     parts += ["", table(("run on random inputs", "difference", "allowed", "verdict"), [
         (c.quantity, number(c.error), number(c.limit), "same" if c.ratio <= 1 else "DIFFERENT") for c in comparisons
     ])]  # fmt: skip
     return "\n".join(parts), same_weights and not fields and all(c.ratio <= 1 for c in comparisons)
 
 
-def _tensors(a: Weights, b: Weights) -> tuple[list[tuple[str, str, str]], bool]:
+def _side(path: Path, contents: Contents) -> Side:
+    """The model, in the framework that its file belongs to."""
+    backend = load_backend(format_in(path).backend)
+    model = backend.build(contents.spec, dtype=weights_dtype(contents.weights))
+    backend.from_spec(model, contents.weights)
+    return side(model)
+
+
+def _tensors(a: Mapping[str, Array], b: Mapping[str, Array]) -> tuple[list[tuple[str, str, str]], bool]:
     rows = []
     for name in [*a, *(name for name in b if name not in a)]:
         if name not in a or name not in b:

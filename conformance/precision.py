@@ -17,6 +17,8 @@ class Precision:
         accumulation: unit roundoff inside a sum of products.
         smallest: smallest normal number; what is smaller may be flushed to 0.
         largest: largest finite number; what is larger overflows.
+        function_magnitude: of which a function's error is at least a few units in the last place: 1 where tanh(x) is
+            formed as 2 sigmoid(2x) - 1, which cancels near 0.
     """
 
     name: str
@@ -24,12 +26,15 @@ class Precision:
     accumulation: float
     smallest: float
     largest: float
+    function_magnitude: float = 0.0
 
 
+CANCELLING = "float32 with functions that cancel"  # as in onnxruntime's RNN, whose models are run for a proof
 PRECISIONS = {
     "float64": Precision("float64", 2.0**-53, 2.0**-53, 2.0**-1022, (2 - 2.0**-52) * 2.0**1023),
     "float32": Precision("float32", 2.0**-24, 2.0**-24, 2.0**-126, (2 - 2.0**-23) * 2.0**127),
     "float16": Precision("float16", 2.0**-11, 2.0**-24, 2.0**-14, (2 - 2.0**-10) * 2.0**15),
+    CANCELLING: Precision(CANCELLING, 2.0**-24, 2.0**-24, 2.0**-126, (2 - 2.0**-23) * 2.0**127, 1.0),
     "bfloat16": Precision("bfloat16", 2.0**-8, 2.0**-24, 2.0**-126, (2 - 2.0**-7) * 2.0**127),
 }
 

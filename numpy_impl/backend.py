@@ -13,7 +13,7 @@ from ..spec.parameters import Weights, check_dtype
 from ..spec.training import TrainingSpec
 from . import weights as weight_table
 from .cells import load_cell
-from .files import NumpyFiles
+from .files import FILES
 from .model import SequenceModel, build
 from .training import Trainer
 
@@ -22,7 +22,7 @@ class NumpyBackend:
     """Plain arrays in, plain arrays out: the reference of the three."""
 
     name = "numpy"
-    files = NumpyFiles()
+    files = FILES
 
     def supports(self, spec: ModelSpec) -> str | None:
         """None, or why the model cannot be built."""

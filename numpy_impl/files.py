@@ -1,16 +1,16 @@
 """`.npz`: one array a weight under its canonical name, and the text `rnnzoo` (SPEC.md, 14)."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..spec.backend import Contents
-from ..spec.checkpoint import KEY, envelope, read_envelope
-from ..spec.errors import FileError
-from ..spec.foreign import refuse_other_cells
+from ..spec.checkpoint import KEY, NO_HINTS, described, envelope, found_by_names
 from ..spec.model import ModelSpec
-from ..spec.npz import read_npz
-from ..spec.parameters import checked_weights, weights_dtype
+from ..spec.npz import find_npz
+from ..spec.stored import FoundFile, Hints
 
 
 class NumpyFiles:
@@ -18,19 +18,27 @@ class NumpyFiles:
 
     suffixes = (".npz",)
 
-    def read(self, path: Path, spec: ModelSpec | None = None) -> Contents:
-        """The spec, weights and provenance of the file. Raises FileError, WeightError or UnsupportedError."""
-        arrays = read_npz(path)
-        text = arrays.pop(KEY, None)
-        found, record = (None, {}) if text is None else read_envelope(str(text), str(path))
-        spec = spec or found
-        refuse_other_cells(path, {name: array.shape for name, array in arrays.items()}, spec)
-        if spec is None:
-            raise FileError(f"{path}: carries no spec (no entry '{KEY}'); give one with --spec FILE")
-        return Contents(spec, checked_weights(spec, arrays, weights_dtype(arrays)), record)
+    def find(self, path: Path, hints: Hints = NO_HINTS) -> FoundFile:
+        """The models in the file. Raises FileError or WeightError."""
+        arrays, texts = find_npz(path)
+        return found_by_names("NumPy file", path, arrays, texts.get(KEY), hints)
 
-    def write(self, path: Path, contents: Contents) -> None:
-        """Write the file, without compression. Raises WeightError when the weights do not fit the spec."""
-        weights = checked_weights(contents.spec, contents.weights, weights_dtype(contents.weights))
-        text = np.array(envelope(contents.spec, contents.provenance))
-        np.savez(path, allow_pickle=False, **{KEY: text}, **weights)
+    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+        """None: a file of arrays holds any model."""
+        return None
+
+    def write(self, path: Path, contents: Contents, *, plain: bool = False, prefix: str = "") -> None:
+        """Write the file without compression, one weight at a time. Raises WeightError where they do not fit."""
+        names, text = described(contents), np.array(envelope(contents.spec, contents.provenance))
+        with zipfile.ZipFile(path, "w") as archive:
+            _add(archive, KEY, text)
+            for name in names:
+                _add(archive, name, contents.weights[name])
+
+
+def _add(archive: zipfile.ZipFile, name: str, array: ArrayLike) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+
+
+FILES = NumpyFiles()

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import BackendError, listed
 from .model import ModelSpec
 from .parameters import Weights
+from .stored import FoundFile, Hints
 from .training import Batch, TrainingSpec
 
 ENTRY_POINTS = "rnnzoo.backends"
@@ -120,34 +121,45 @@ class Contents(NamedTuple):
     """What a model file holds."""
 
     spec: ModelSpec
-    weights: Weights
+    weights: Mapping[str, Array]
     provenance: Mapping[str, Any]
 
 
 @runtime_checkable
 class Files(Protocol):
-    """Optional part: native files. `read` takes the spec from the file unless one is given."""
+    """Optional part: the framework's files. `find` reads no numbers; `holds` gives None, or why a model does not fit.
+
+    Where `plain` is true, what is written are the framework's standard layers, below the prefix.
+    """
 
     suffixes: tuple[str, ...]
 
-    def read(self, path: Path, spec: ModelSpec | None = None) -> Contents: ...
+    def find(self, path: Path, hints: Hints = ...) -> FoundFile: ...
 
-    def write(self, path: Path, contents: Contents) -> None: ...
+    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None: ...
+
+    def write(self, path: Path, contents: Contents, *, plain: bool = False, prefix: str = "") -> None: ...
 
 
 class BuiltIn(NamedTuple):
-    """A backend of this package: where it is, what to install for it, and which files are its own."""
+    """A backend of this package: where it is, and what to install for it.
 
-    target: str
+    Attributes:
+        folder: below `rnnzoo`; its `backend` has the backend, its `files` reads the framework's files without the
+            framework, and its `plain`, where there is a framework, runs the framework's own layers.
+        frameworks: the packages that it needs.
+        extra: of this distribution, which brings them.
+    """
+
+    folder: str
     frameworks: tuple[str, ...]
     extra: str
-    suffixes: tuple[str, ...]
 
 
 BUILT_IN: Mapping[str, BuiltIn] = {
-    "numpy": BuiltIn("..numpy_impl.backend:BACKEND", (), "", (".npz",)),
-    "torch": BuiltIn("..torch_impl.backend:BACKEND", ("torch",), "torch", (".pt", ".pth", ".torch.safetensors")),
-    "tf": BuiltIn("..tf_impl.backend:BACKEND", ("tensorflow", "keras", "h5py"), "tf", (".keras", ".weights.h5")),
+    "numpy": BuiltIn("numpy_impl", (), ""),
+    "torch": BuiltIn("torch_impl", ("torch",), "torch"),
+    "tf": BuiltIn("tf_impl", ("tensorflow", "keras", "h5py"), "tf"),
 }
 
 
@@ -189,10 +201,19 @@ def checked_backend(backend: Any, name: str) -> Any:
     return backend
 
 
-def _built_in(row: BuiltIn, name: str) -> Any:
-    module, _, attribute = row.target.partition(":")
+def load_files(name: str) -> Any:
+    """The built-in backend's reader and writer of its framework's files; the framework is not imported."""
+    return importlib.import_module(f"..{BUILT_IN[name].folder}.files", __package__).FILES
+
+
+def load_plain(name: str) -> Any:
+    """The backend whose models are the framework's own layers. Raises BackendError where it is not installed."""
+    return _built_in(BUILT_IN[name], name, "plain")
+
+
+def _built_in(row: BuiltIn, name: str, module: str = "backend") -> Any:
     try:
-        return getattr(importlib.import_module(module, __package__), attribute)
+        return importlib.import_module(f"..{row.folder}.{module}", __package__).BACKEND
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in row.frameworks:
             raise

@@ -6,22 +6,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
-
-import safetensors
-import safetensors.numpy
+from typing import Any
 
 from .backend import Contents
 from .data import VERSION, check_version
 from .errors import FileError, SpecError
 from .model import ModelSpec
+from .naming import canonical_layers
 from .parameters import checked_weights, weights_dtype
+from .safetensors_format import read_header, read_shards, write_safetensors
+from .stored import FoundFile, Hints, LazyWeights, StoredTensor
 
-T = TypeVar("T")
 KEY = "rnnzoo"
 SUFFIX = ".safetensors"
+NO_HINTS = Hints()
 
 
 def envelope(spec: ModelSpec, provenance: Mapping[str, Any] | None = None) -> str:
@@ -59,17 +60,57 @@ def save(path: Path, contents: Contents) -> None:
         WeightError: the weights do not fit the spec.
         FileError: the file cannot be written.
     """
-    data = to_bytes(contents)
-    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+    write_atomically(path, lambda temporary: write(temporary, contents))
 
 
-def to_bytes(contents: Contents) -> bytes:
-    """The canonical file's bytes: the same for the same contents. Raises WeightError when the weights do not fit."""
+def write(path: Path, contents: Contents) -> None:
+    """Write the canonical file under that very name: the same bytes for the same contents, one weight at a time.
+
+    Raises:
+        WeightError: the weights do not fit the spec.
+    """
+    text = envelope(contents.spec, contents.provenance)
+    write_safetensors(path, described(contents), contents.weights, {KEY: text})
+
+
+def described(contents: Contents) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """dtype and shape of each weight in canonical order. Raises WeightError when they do not fit the spec."""
+    if isinstance(contents.weights, LazyWeights):
+        return contents.weights.described(contents.spec)
     weights = checked_weights(contents.spec, contents.weights, weights_dtype(contents.weights))
-    return safetensors.numpy.save(
-        {name: array.copy(order="C") for name, array in weights.items()},
-        metadata={KEY: envelope(contents.spec, contents.provenance)},
-    )
+    return {name: (array.dtype.name, array.shape) for name, array in weights.items()}
+
+
+class CanonicalFiles:
+    """The canonical file, and any other safetensors file, whole or in shards, whose tensors have canonical names."""
+
+    suffixes = (SUFFIX, f"{SUFFIX}.index.json")
+
+    def find(self, path: Path, hints: Hints = NO_HINTS) -> FoundFile:
+        """The models in the file. Raises FileError or WeightError."""
+        check_readable(path)
+        tensors, metadata = (read_shards if path.suffix == ".json" else read_header)(path)
+        return found_by_names("safetensors file", path, tensors, metadata.get(KEY), hints)
+
+    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+        """None: it holds any model."""
+        return None
+
+    def write(self, path: Path, contents: Contents, *, plain: bool = False, prefix: str = "") -> None:
+        """Write the file. Raises WeightError when the weights do not fit the spec."""
+        write(path, contents)
+
+
+def found_by_names(
+    format: str, path: Path, tensors: Mapping[str, StoredTensor], text: str | None, hints: Hints
+) -> FoundFile:
+    """The models among named tensors, given the JSON that a file of ours carries. Raises FileError or WeightError."""
+    spec, record = (None, None) if text is None else read_envelope(text, str(path))
+    layers, rest = canonical_layers(tensors, replace(hints, spec=hints.spec or spec))
+    return FoundFile(format, tuple(layers), {name: tensors[name] for name in rest}, {}, spec, record)
+
+
+FILES = CanonicalFiles()
 
 
 def load(path: Path, spec: ModelSpec | None = None) -> Contents:
@@ -79,36 +120,14 @@ def load(path: Path, spec: ModelSpec | None = None) -> Contents:
         FileError: not a safetensors file, damaged, or without a spec.
         WeightError: the weights do not fit the spec.
     """
-    weights, text = read_safetensors(path)
-    found, record = (spec, {}) if text is None else read_envelope(text, str(path))
+    check_readable(path)
+    tensors, metadata = read_header(path)
+    found, record = (None, {}) if KEY not in metadata else read_envelope(metadata[KEY], str(path))
     spec = spec or found
     if spec is None:
         raise FileError(f"{path}: carries no spec (no metadata '{KEY}'); give one with --spec FILE")
+    weights = {name: tensor.array() for name, tensor in tensors.items()}
     return Contents(spec, checked_weights(spec, weights, weights_dtype(weights)), record)
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Any], str | None]:
-    """All tensors of a safetensors file, and its metadata `rnnzoo`. Raises FileError."""
-    return _opened(path, lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _text(file)))  # noqa: SIM118
-
-
-def is_canonical(path: Path) -> bool:
-    """Whether a safetensors file has layers under canonical names; only its header is read. Raises FileError."""
-    return _opened(path, lambda file: any(name.startswith("layers.") for name in file.keys()))  # noqa: SIM118
-
-
-def _text(file: Any) -> str | None:
-    text: str | None = (file.metadata() or {}).get(KEY)
-    return text
-
-
-def _opened(path: Path, use: Callable[[Any], T]) -> T:
-    check_readable(path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return use(file)
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:  # or no NumPy dtype
-        raise FileError(f"{path}: not a whole safetensors file: {error}") from error
 
 
 def check_readable(path: Path) -> None:
@@ -175,10 +194,6 @@ def _rename(temporary: Path, target: Path, replace: bool) -> None:
             if target.exists():
                 raise FileExistsError(target) from None
     os.replace(temporary, target)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _sync(path: Path) -> None:

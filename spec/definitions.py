@@ -91,9 +91,20 @@ class Cell:
         return {name: shape for name, shape in self.parameters.items() if name in used}
 
 
+@cache
 def variant_names() -> list[str]:
     """The known variants, sorted."""
     return _names("variants")
+
+
+def variant_of(num_layers: int, num_directions: int) -> str:
+    """The variant with so many layers and directions."""
+    for name in variant_names():
+        variant = load_variant(name)
+        most = variant.maximum_layers or num_layers
+        if len(variant.directions) == num_directions and variant.minimum_layers <= num_layers <= most:
+            return name
+    raise SpecError(f"no variant has {num_layers} layers and {num_directions} directions")
 
 
 def cell_names() -> list[str]:

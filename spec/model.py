@@ -14,6 +14,7 @@ from .errors import SpecError
 from .initializers import INITIALIZERS, Initializer
 
 MERGES = ("concat", "sum", "average", "multiply")
+MAXIMUM_LAYERS = 10_000  # so that a spec in somebody's file cannot ask for names without end
 NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
 
 
@@ -119,8 +120,8 @@ class ModelSpec(Described):
 
     def _check_layers(self, variant: Variant) -> None:
         low, high = variant.minimum_layers, variant.maximum_layers
-        if self.num_layers < low or (high is not None and self.num_layers > high):
-            wanted = f"at least {low}" if high is None else f"{low}"
+        if self.num_layers < low or self.num_layers > (high or MAXIMUM_LAYERS):
+            wanted = f"{low}" if high else f"at least {low}" if self.num_layers < low else f"at most {MAXIMUM_LAYERS:,}"
             other = "a variant of one layer" if self.num_layers < low else "a stacked variant"
             raise SpecError(
                 f"num_layers: {self.variant} has {wanted} layers, got {self.num_layers}; change it or take {other}"

@@ -36,24 +36,21 @@ def examined(function: str, path: Path, **arguments: Any) -> Any:
     command = [sys.executable, "-P", "-m", __spec__.name]
     try:
         done = subprocess.run(
-            command, input=request.encode(), capture_output=True, env=environment, timeout=SECONDS, check=False
-        )
+            command, input=request.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment, timeout=SECONDS, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise FileError(f"{path}: not read within {SECONDS} seconds; it is damaged or made to do harm") from None
-    if done.returncode or len(done.stdout) > ANSWER:
-        raise FileError(f"{path}: {_ending(done.returncode)}; it is damaged or made to do harm")
+    if status := done.returncode:
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        raise FileError(f"{path}: the process that read it ended with {how}; it is damaged or made to do harm")
     answer = json.loads(done.stdout)
     if "error" in answer:
-        kind = getattr(errors, answer["error"], FileError)
+        kind = getattr(errors, answer["error"], None)
+        if not isinstance(kind, type) or not issubclass(kind, RnnZooError):
+            kind = FileError
         raise kind(answer["message"].replace(str(path.absolute()), str(path)))
     return answer["result"]
-
-
-def _ending(status: int) -> str:
-    if status == 0:
-        return f"its structure takes more than {ANSWER:,} bytes"
-    how = f"signal {-status}" if status < 0 else f"exit status {status}"
-    return f"the process that read it ended with {how}"
 
 
 def _limit() -> None:
@@ -79,7 +76,12 @@ def main() -> None:
         answer = {"error": "FileError", "message": f"{request['path']}: takes more memory than any honest file"}
     except RnnZooError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
-    json.dump(answer, answers)
+    text = json.dumps(answer)
+    if len(text) > ANSWER:
+        text = json.dumps(
+            {"error": "FileError", "message": f"{request['path']}: has more than {ANSWER:,} bytes of names"}
+        )
+    answers.write(text)
     answers.flush()
 
 

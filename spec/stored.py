@@ -6,6 +6,7 @@ that a small layer in a large file costs what the layer costs.
 
 import math
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FileError, WeightError
+from .errors import FileError, WeightError, listed
 from .model import ModelSpec
 from .parameters import parameters
 
@@ -98,7 +99,7 @@ class StoredTensor:
             raise FileError(f"{self.path}: a tensor cannot be read: {error}") from error
 
     def _checked(self, span: Array) -> Array:
-        if self.checksum is not None and zlib.crc32(memoryview(span), self.checksum[0]) != self.checksum[1]:
+        if self.checksum is not None and zlib.crc32(span.data, self.checksum[0]) != self.checksum[1]:
             raise FileError(f"{self.path}: damaged: the tensor at byte {self.offset:,} has another checksum")
         return span
 
@@ -166,8 +167,32 @@ def _written(index: int | slice) -> str:
     return f"{'' if index.start is None else index.start}:{'' if index.stop is None else index.stop}"
 
 
-class StoredWeights(Mapping[str, Array]):
-    """The weights of a spec by canonical name, each read when it is asked for, and not kept."""
+def check_parts(spec: ModelSpec, parts: Mapping[str, Part]) -> None:
+    """Raises WeightError where a weight of the spec is missing, surplus, or of another shape or dtype: none is read."""
+    expected = {parameter.name: parameter.shape for parameter in parameters(spec)}
+    missing, surplus = set(expected) - set(parts), set(parts) - set(expected)
+    if missing or surplus:
+        raise WeightError(
+            f"weights of a {spec.variant} with bias '{spec.bias}': missing {listed(missing)}; surplus {listed(surplus)}"
+        )
+    for name, shape in expected.items():
+        if parts[name].shape != shape:
+            raise WeightError(f"weight {name}: expected shape {shape}, got {parts[name].shape}")
+    dtypes = sorted({part.tensor.dtype for part in parts.values()})
+    if len(dtypes) != 1 or dtypes[0] not in WIDENED:
+        raise WeightError(f"weights: expected one dtype of {', '.join(WIDENED)} for all, got {', '.join(dtypes)}")
+
+
+class LazyWeights(Mapping[str, Array], ABC):
+    """Weights by canonical name, each made when it is asked for, and not kept."""
+
+    @abstractmethod
+    def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """dtype and shape of each weight in canonical order, unread. Raises WeightError where they do not fit."""
+
+
+class StoredWeights(LazyWeights):
+    """The weights of a layer that was found."""
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
         self.parts = dict(parts)
@@ -180,6 +205,10 @@ class StoredWeights(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.parts)
+
+    def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+        check_parts(spec, self.parts)
+        return {p.name: (WIDENED[self.parts[p.name].tensor.dtype], p.shape) for p in parameters(spec)}
 
 
 @dataclass(frozen=True)
@@ -204,16 +233,6 @@ class FoundLayer:
     notes: tuple[str, ...] = ()
     refusal: str | None = None
 
-    def check(self) -> None:
-        """Raises WeightError where a weight of the spec is missing, surplus or of another shape: nothing is read."""
-        assert self.spec is not None
-        expected = {parameter.name: parameter.shape for parameter in parameters(self.spec)}
-        found = {name: part.shape for name, part in self.parts.items()}
-        for name in [*expected, *(name for name in found if name not in expected)]:
-            if expected.get(name) != found.get(name):
-                wanted, got = (sizes.get(name, "nothing") for sizes in (expected, found))
-                raise WeightError(f"layer {self.path!r}: weight {name}: expected shape {wanted}, got {got}")
-
 
 @dataclass(frozen=True)
 class FoundFile:
@@ -224,6 +243,7 @@ class FoundFile:
         layers: in the order of the file.
         rest: tensors that belong to no layer, by name.
         facts: what else the file says of itself: its writer's version, the epoch.
+        spec: that a file of ours carries.
         provenance: the record of a file of ours; None for any other.
     """
 
@@ -231,6 +251,7 @@ class FoundFile:
     layers: tuple[FoundLayer, ...]
     rest: Mapping[str, StoredTensor] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    spec: ModelSpec | None = None
     provenance: Mapping[str, Any] | None = None
 
 

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import safetensors.torch
-import torch
 
 from rnnzoo.conformance import assert_equivalent
 from rnnzoo.conformance.cli import main
-from rnnzoo.conformance.formats import FORMATS, read
+from rnnzoo.conformance.formats import read
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, initial_weights, load_backend, save
 from rnnzoo.spec.checkpoint import provenance
 from rnnzoo.spec.errors import ConformanceError, InputError
 
 RNNZOO = str(Path(sys.executable).parent / "rnnzoo")
-SUFFIXES = [row.suffix for row in FORMATS]
+SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".torch.safetensors", ".keras", ".weights.h5", ".onnx")
 PARTS = {"embedding": Embedding(6), "head": Head(2, reads="final"), "context": Context(5)}
 WHOLE = ModelSpec("stacked_bi_rnn", 3, 4, 2, bias="double", merge="sum", **PARTS)
 CORE = ModelSpec("bi_rnn", 3, 4, nonlinearity="relu")
@@ -40,43 +39,6 @@ def _fails(capsys: pytest.CaptureFixture[str], status: int, *arguments: object) 
     captured = capsys.readouterr()
     assert captured.err.startswith("rnnzoo: ") and "Traceback" not in captured.err
     return captured.err
-
-
-@pytest.mark.parametrize("spec", [WHOLE, CORE], ids=["whole", "core"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_chain_of_two_formats_keeps_every_bit(tmp_path: Path, spec: ModelSpec, dtype: str):
-    source = _saved(tmp_path, spec=spec, dtype=dtype)
-    first = {suffix: tmp_path / f"first{suffix}" for suffix in SUFFIXES if suffix != ".safetensors"}
-    for path in first.values():
-        assert main(["convert", str(source), str(path)]) == 0
-    chain = [source, *first.values()]
-    for k, path in enumerate(chain):  # a ring: every format is read once and written once more
-        target = tmp_path / f"second{k}{''.join(chain[(k + 1) % len(chain)].name.partition('.')[1:])}"
-        assert main(["convert", str(path), str(target)]) == 0
-        original, found = read(source), read(target)
-        assert found.spec == original.spec and found.provenance == original.provenance
-        for name, array in original.weights.items():
-            assert found.weights[name].dtype == array.dtype and np.array_equal(found.weights[name], array)
-
-
-def test_a_torch_state_dict_in_safetensors_is_known_by_its_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    module, spec = torch.nn.RNN(3, 4, bidirectional=True), ModelSpec("bi_rnn", 3, 4, bias="double")
-    theirs, described = tmp_path / "theirs.safetensors", tmp_path / "spec.yaml"
-    safetensors.torch.save_file(module.state_dict(), theirs)
-    assert "--spec" in _fails(capsys, 2, "convert", theirs, tmp_path / "model.npz")
-    described.write_text(spec.to_yaml())
-    assert main(["convert", str(theirs), str(tmp_path / "model.npz"), "--spec", str(described)]) == 0
-    found = read(tmp_path / "model.npz").weights["layers.0.backward.recurrent_weight"]
-    assert np.array_equal(found, module.weight_hh_l0_reverse.detach().numpy())
-    safetensors.torch.save_file(torch.nn.LSTM(3, 4).state_dict(), theirs)
-    assert "LSTM" in _fails(capsys, 2, "inspect", theirs)
-
-
-def test_converting_back_gives_the_same_bytes(tmp_path: Path):
-    source = _saved(tmp_path)
-    assert main(["convert", str(source), str(tmp_path / "model.npz")]) == 0
-    assert main(["convert", str(tmp_path / "model.npz"), str(tmp_path / "again.safetensors")]) == 0
-    assert (tmp_path / "again.safetensors").read_bytes() == source.read_bytes()
 
 
 def test_inspect_shows_spec_parameters_and_provenance(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -168,10 +130,9 @@ def test_a_conversion_that_cannot_be_proven_leaves_nothing(
 
     original = files.NumpyFiles.write
 
-    def lossy(self: files.NumpyFiles, path: Path, contents: Contents) -> None:
-        original(
-            self, path, contents._replace(weights={n: w * w.dtype.type(1.001) for n, w in contents.weights.items()})
-        )
+    def lossy(self: files.NumpyFiles, path: Path, contents: Contents, **options: object) -> None:
+        changed = {name: array * array.dtype.type(1.001) for name, array in contents.weights.items()}
+        original(self, path, contents._replace(weights=changed), **options)
 
     monkeypatch.setattr(files.NumpyFiles, "write", lossy)
     source = _saved(tmp_path)
@@ -220,14 +181,15 @@ def test_damaged_numbers_in_a_pt_file_are_seen_by_their_checksum(tmp_path: Path,
     assert "checksum" in _fails(capsys, 2, "inspect", path)
 
 
-def test_a_damaged_heap_of_texts_does_not_hang(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_spec_as_text_of_any_length_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "model.weights.h5"
     assert main(["convert", str(_saved(tmp_path)), str(path)]) == 0
     with h5py.File(path, "a") as file:
         text = file.attrs["rnnzoo"].decode()
         del file.attrs["rnnzoo"]
-        file.attrs["rnnzoo"] = text  # of any length, so that it stands in a heap
-    assert "fixed length" in _fails(capsys, 2, "inspect", path)
+        file.attrs["rnnzoo"] = text
+    assert main(["inspect", str(path)]) == 0
+    assert "stacked_bi_rnn, cell rnn" in capsys.readouterr().out
 
 
 def test_output_that_cannot_be_written_is_one_message(tmp_path: Path):
@@ -300,20 +262,20 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(
 ):
     from rnnzoo.conformance import convert
 
-    source, target, proof = _saved(tmp_path), tmp_path / "model.npz", convert.assert_equivalent
+    source, target, proof = _saved(tmp_path), tmp_path / "model.npz", convert.proven
 
-    def slow_proof(*models: object) -> object:
+    def slow_proof(*halves: object) -> object:
         target.write_bytes(b"precious")
-        return proof(*models)
+        return proof(*halves)
 
-    monkeypatch.setattr(convert, "assert_equivalent", slow_proof)
+    monkeypatch.setattr(convert, "proven", slow_proof)
     assert "exists by now" in _fails(capsys, 2, "convert", source, target)
     assert target.read_bytes() == b"precious" and sorted(tmp_path.iterdir()) == sorted([source, target])
 
 
 def test_assert_equivalent_refuses_what_is_no_model_of_ours():
     model = load_backend("numpy").build(CORE)
-    with pytest.raises(InputError, match="expected models that a backend of rnnzoo built, got dict"):
+    with pytest.raises(InputError, match=r"expected a model that .* gave, .* got dict"):
         assert_equivalent(model, {})
     with pytest.raises(ConformanceError, match="specs differ in 'input_size'"):
         assert_equivalent(model, load_backend("numpy").build(ModelSpec("bi_rnn", 5, 4)))

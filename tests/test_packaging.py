@@ -32,6 +32,13 @@ OWN_FILES = {
     "torch_impl": {
         "arguments.py",  # a module is called with tensors, not through the seam
         "transforms.py",  # derivatives that torch can ask for and an operator of our own cannot give
+        "plain.py",  # the framework's own layers; NumPy has none
+        "checkpoint.py",  # its files are zip archives
+        "unpickling.py",  # of pickles, which are read without unpickling
+        "records.py",  # that stand for tensors and much else,
+        "naming.py",  # whose names tell
+        "finding.py",  # where the layers are
+        "writing.py",  # and files are written without the framework
     },
     "tf_impl": {
         "importing.py",  # Keras has backends of its own, and TensorFlow logs while it is loaded
@@ -40,6 +47,14 @@ OWN_FILES = {
         "optimizers.py",  # users hand them to `fit`
         "streaming.py",  # a step of a Keras layer runs as a graph of its own
         "hdf5.py",  # Keras' files are HDF5 in a zip, to be read without trusting them
+        "plain.py",  # the framework's own layers; NumPy has none
+        "examining.py",  # its files hold weights
+        "configuration.py",  # and a description of layers
+        "options.py",  # with many options,
+        "naming.py",  # whose names tell
+        "finding.py",  # where the recurrent ones are
+        "architecture.py",  # and descriptions
+        "writing.py",  # and files are written without the framework
     },
 }
 

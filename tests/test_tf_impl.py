@@ -1,12 +1,10 @@
 """What is particular to TensorFlow and Keras; what all backends share is in the conformance suite."""
 
 import random
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -24,7 +22,6 @@ from rnnzoo.spec import (
     Adam,
     Batch,
     ClipByGlobalNorm,
-    Contents,
     Context,
     CrossEntropy,
     Embedding,
@@ -34,7 +31,7 @@ from rnnzoo.spec import (
     TrainingSpec,
     load_backend,
 )
-from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
+from rnnzoo.spec.errors import InputError, SpecError, UnsupportedError, WeightError
 from rnnzoo.spec.inputs import Cotangents, checked_inputs
 from rnnzoo.spec.parameters import Weights
 from rnnzoo.tf_impl import Recurrent, SequenceModel, optimizers
@@ -537,124 +534,6 @@ def test_frozen_weights_are_refused_by_the_trainer() -> None:
     model.embedding.trainable = False
     with pytest.raises(UnsupportedError, match=r"frozen 'embedding\.weight'"):
         Trainer(model, TrainingSpec(CrossEntropy(), SGD(0.1)))
-
-
-# Files
-
-
-def contents(spec: ModelSpec = CLASSIFIER, dtype: str = "float64") -> Contents:
-    backend = load_backend("numpy")
-    return Contents(spec, backend.to_spec(backend.build(spec, 3, dtype)), {"by": "a test"})
-
-
-@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
-@pytest.mark.parametrize("spec", [CORE, CLASSIFIER, CAPTIONER], ids=lambda spec: spec.variant)
-def test_files_hold_every_bit(spec: ModelSpec, name: str, tmp_path: Path) -> None:
-    files, path = load_backend("tf").files, tmp_path / name
-    for dtype in ("float32", "float64"):
-        written = contents(spec, dtype)
-        files.write(path, written)
-        again = files.read(path)
-        assert again.spec == spec and again.provenance == {"by": "a test"}
-        assert all(np.array_equal(again.weights[key], written.weights[key]) for key in written.weights)
-        assert {array.dtype.name for array in again.weights.values()} == {dtype}
-
-
-def test_written_files_are_keras_own(tmp_path: Path) -> None:
-    files, written = load_backend("tf").files, contents()
-    files.write(tmp_path / "model.keras", written)
-    files.write(tmp_path / "model.weights.h5", written)
-    model, other = keras.saving.load_model(tmp_path / "model.keras"), SequenceModel(CLASSIFIER, dtype="float64")
-    other.load_weights(tmp_path / "model.weights.h5")
-    for each in (model, other):
-        found = load_backend("tf").to_spec(each)
-        assert all(np.array_equal(found[key], written.weights[key]) for key in written.weights)
-
-
-def test_file_that_keras_saved_after_training_is_read(tmp_path: Path) -> None:
-    model = SequenceModel(CLASSIFIER, seed=2)
-    fitted(model, optimizers.Adam(0.1), tokens(), np.array([0, 1, 1, 0]))
-    model.save(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "model.weights.h5")
-    files, expected = load_backend("tf").files, load_backend("tf").to_spec(model)
-    with pytest.raises(FileError, match="--spec FILE"):
-        files.read(tmp_path / "model.weights.h5")
-    for found in (files.read(tmp_path / "model.keras"), files.read(tmp_path / "model.weights.h5", CLASSIFIER)):
-        assert found.spec == CLASSIFIER
-        assert all(np.array_equal(found.weights[key], expected[key]) for key in expected)
-    with pytest.raises(WeightError, match="surplus"):
-        files.read(tmp_path / "model.weights.h5", CORE)
-
-
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
-def test_other_cells_are_refused_by_name(cell: str, tmp_path: Path) -> None:
-    layer = getattr(keras.layers, cell)(H, name="mystery")
-    model = keras.Sequential([keras.Input((None, I)), keras.layers.Bidirectional(layer, name="wrapped")])
-    model.save(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "model.weights.h5")
-    for name in ("model.keras", "model.weights.h5"):
-        for spec in (None, CORE):
-            with pytest.raises(UnsupportedError, match=f"{cell} weights"):
-                load_backend("tf").files.read(tmp_path / name, spec)
-
-
-@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
-def test_damaged_and_foreign_files_give_one_error(name: str, tmp_path: Path) -> None:
-    files, path = load_backend("tf").files, tmp_path / name
-    files.write(path, contents())
-    data = path.read_bytes()
-    middle = len(data) // 2
-    for damaged in (b"", b"no such format", data[:middle], data[:-30], data[:middle] + b"\0" * (len(data) - middle)):
-        path.write_bytes(damaged)
-        with pytest.raises(FileError, match=name):
-            files.read(path)
-    with pytest.raises(FileError, match="no such file"):
-        files.read(tmp_path / f"missing_{name}")
-    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
-        archive.writestr("anything", "else")
-    with pytest.raises(FileError, match=r"model\.weights\.h5"):
-        files.read(tmp_path / "other.keras", CORE)
-
-
-def external_link(file: Any, group: Any, secret: Path) -> None:
-    del group["0"]
-    group["0"] = h5py.ExternalLink(str(secret), "/data")
-
-
-def soft_link(file: Any, group: Any, secret: Path) -> None:
-    file["elsewhere"] = group["0"][()]
-    del group["0"]
-    group["0"] = h5py.SoftLink("/elsewhere")
-
-
-def external_storage(file: Any, group: Any, secret: Path) -> None:
-    del group["0"]
-    group.create_dataset("0", (7, I), "f8", external=[(str(secret), 0, 7 * I * 8)])
-
-
-def huge_shape(file: Any, group: Any, secret: Path) -> None:
-    del group["0"]
-    group.create_dataset("0", (2**40, 2**20), "f8", chunks=(1, 1))
-
-
-@pytest.mark.parametrize("attack", [external_link, soft_link, external_storage, huge_shape])
-def test_hdf5_that_leads_out_of_the_file_is_refused(attack: Callable[..., None], tmp_path: Path) -> None:
-    path, secret = tmp_path / "model.weights.h5", tmp_path / "secret.h5"
-    with h5py.File(secret, "w") as file:
-        file["data"] = steps(0, (7, I))
-    load_backend("tf").files.write(path, contents())
-    with h5py.File(path, "a") as file:
-        attack(file, file["embedding/vars"], secret)
-    with pytest.raises(FileError, match="embedding/vars/0"):
-        load_backend("tf").files.read(path)
-
-
-def test_member_of_impossible_size_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.keras"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.weights.h5", bytes(2**27))
-    with pytest.raises(FileError, match="at most"):
-        load_backend("tf").files.read(path, CORE)
 
 
 # The process

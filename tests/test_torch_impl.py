@@ -1,12 +1,10 @@
-"""What a torch user counts on: `nn.RNN`'s names, autograd, export, autocast, saving, files. Agreement with the
-other backends is the conformance suite's."""
+"""What a torch user counts on: `nn.RNN`'s names, autograd, export, autocast, saving. Agreement with the other
+backends is the conformance suite's."""
 
 import copy
 import io
-import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -27,7 +25,6 @@ from rnnzoo.spec import (
     Adam,
     Batch,
     ClipByGlobalNorm,
-    Contents,
     Context,
     CrossEntropy,
     Embedding,
@@ -37,7 +34,7 @@ from rnnzoo.spec import (
     initial_weights,
     load_backend,
 )
-from rnnzoo.spec.errors import FileError, InputError, SpecError, UnsupportedError, WeightError
+from rnnzoo.spec.errors import InputError, SpecError, UnsupportedError, WeightError
 from rnnzoo.spec.inputs import Cotangents, checked_inputs
 from rnnzoo.torch_impl import Recurrent, SequenceModel
 from rnnzoo.torch_impl.recurrence import _recurrence
@@ -450,129 +447,6 @@ def test_a_frozen_weight_is_not_trained() -> None:
     changed = {name for name, array in BACKEND.to_spec(model).items() if not np.array_equal(array, before[name])}
     assert changed == set(before) - {"head.weight"}
     assert not trainer.state()["first_moment.head.weight"].any()
-
-
-# Files
-
-
-@pytest.fixture
-def written(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    path = tmp_path / f"model{request.param}"
-    weights = {name: -array for name, array in initial_weights(FULL, 4, "float64").items()}
-    weights["head.bias"][:2] = -0.0, np.nan
-    BACKEND.files.write(path, Contents(FULL, weights, {"task": "digits"}))
-    return path
-
-
-@pytest.mark.parametrize("written", [".pt", ".torch.safetensors"], indirect=True)
-def test_a_file_keeps_every_bit_the_spec_and_the_provenance(written: Path) -> None:
-    spec, weights, provenance = BACKEND.files.read(written)
-    assert spec == FULL and provenance == {"task": "digits"}
-    expected = {name: -array for name, array in initial_weights(FULL, 4, "float64").items()}
-    expected["head.bias"][:2] = -0.0, np.nan
-    assert list(weights) == list(expected)
-    assert all(weights[name].tobytes() == array.tobytes() for name, array in expected.items())
-
-
-@pytest.mark.parametrize("written", [".pt"], indirect=True)
-def test_a_state_dict_of_ours_loads_from_its_file_into_the_module(written: Path) -> None:
-    found = torch.load(written, weights_only=True)
-    assert set(found) == {"state_dict", "rnnzoo"}
-    assert list(found["state_dict"]) == list(state_dict_names(FULL).values())
-    SequenceModel(FULL, dtype="float64").load_state_dict(found["state_dict"])
-
-
-@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: {"state_dict": d}], ids=["bare", "wrapped"])
-def test_a_state_dict_of_nn_rnn_needs_a_spec(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
-    _, theirs = rnn_pair("stacked_bi_rnn", "tanh")
-    torch.save(wrap(theirs.state_dict()), tmp_path / "rnn.pt")
-    with pytest.raises(FileError, match="--spec FILE"):
-        BACKEND.files.read(tmp_path / "rnn.pt")
-    weights = BACKEND.files.read(tmp_path / "rnn.pt", spec_of(bias="double")).weights
-    assert np.array_equal(weights["layers.1.backward.recurrent_weight"], theirs.weight_hh_l1_reverse.detach().numpy())
-    with pytest.raises(WeightError, match=r"missing 'bias_l0'.*surplus 'bias_hh_l0'"):
-        BACKEND.files.read(tmp_path / "rnn.pt", spec_of(bias="single"))
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [(nn.LSTM(I, H), "LSTM"), (nn.GRU(I, H), "GRU"), (nn.LSTM(I, H, proj_size=2), "LSTM"),
-     (nn.ModuleDict({"encoder": nn.GRU(I, H)}), "GRU")],
-)  # fmt: skip
-@pytest.mark.parametrize("spec", [None, spec_of("simple_rnn")])
-def test_other_cells_are_refused_by_name(tmp_path: Path, module: nn.Module, name: str, spec: ModelSpec | None) -> None:
-    torch.save(module.state_dict(), tmp_path / "other.pt")
-    with pytest.raises(UnsupportedError, match=f"{name} weights"):
-        BACKEND.files.read(tmp_path / "other.pt", spec)
-
-
-class Hostile:
-    """A pickle of it would make a folder when it is read."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> Any:
-        return (os.mkdir, (str(self.folder),))
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"not a model", b"\x80\x02}q\x00."])
-def test_a_damaged_or_foreign_file_gets_one_error(tmp_path: Path, content: bytes) -> None:
-    for path in (tmp_path / "model.pt", tmp_path / "model.torch.safetensors"):
-        path.write_bytes(content)
-        with pytest.raises(FileError, match=str(path)):
-            BACKEND.files.read(path)
-
-
-@pytest.mark.parametrize("written", [".pt", ".torch.safetensors"], indirect=True)
-def test_a_truncated_file_gets_one_error(written: Path) -> None:
-    data = written.read_bytes()
-    for part in (0.3, 0.9, 0.999):
-        written.write_bytes(data[: int(part * len(data))])
-        with pytest.raises(FileError):
-            BACKEND.files.read(written)
-
-
-def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": Hostile(tmp_path / "made")}, tmp_path / "hostile.pt")
-    torch.save(Recurrent(spec_of()), tmp_path / "module.pt")
-    for name, held in (("hostile.pt", "mkdir"), ("module.pt", "Recurrent")):
-        with pytest.raises(FileError, match=rf"of tensors alone: it holds \S+{held}, which is no tensor") as raised:
-            BACKEND.files.read(tmp_path / name)
-        assert "\x1b" not in str(raised.value) and "\n" not in str(raised.value)
-    assert not (tmp_path / "made").exists()
-    torch.load(tmp_path / "hostile.pt", weights_only=False)  # it is hostile indeed
-    assert (tmp_path / "made").exists()
-
-
-def test_a_state_dict_under_another_name_is_named(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "model": nn.RNN(I, H).state_dict()}, tmp_path / "rnn.pt")
-    with pytest.raises(FileError, match=r"under 'model'; save that alone: torch.save\(checkpoint\['model'\]"):
-        BACKEND.files.read(tmp_path / "rnn.pt", spec_of())
-    torch.save({"epoch": 3, "model": nn.LSTM(I, H).state_dict()}, tmp_path / "lstm.pt")
-    with pytest.raises(UnsupportedError, match="LSTM weights"):
-        BACKEND.files.read(tmp_path / "lstm.pt")
-
-
-def test_why_a_file_is_unreadable_is_one_sentence(tmp_path: Path) -> None:
-    for content in (b"", b"PK\x03\x04 damaged", b"not a model"):
-        (tmp_path / "model.pt").write_bytes(content)
-        with pytest.raises(FileError, match=r"of tensors alone: [^.\n]+; write it with") as raised:
-            BACKEND.files.read(tmp_path / "model.pt")
-        assert "weights_only" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [({}, FileError, "expected a state dict"), ([1], FileError, "got list"),
-     ({"epoch": 3}, FileError, "'epoch'"), ({"state_dict": {"a": torch.ones(2)}, "rnnzoo": 3}, FileError, "got int"),
-     ({"state_dict": {"a": torch.ones(2)}, "rnnzoo": "{"}, FileError, "metadata"),
-     ({"a": torch.ones(2, dtype=torch.bfloat16)}, WeightError, "bfloat16")],
-)  # fmt: skip
-def test_content_that_is_no_model_is_named(tmp_path: Path, content: Any, error: type, message: str) -> None:
-    torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(error, match=message):
-        BACKEND.files.read(tmp_path / "model.pt")
 
 
 # Errors

@@ -1,7 +1,23 @@
-"""Keras objects: `Recurrent`, a layer; `SequenceModel`, it with embedding, context and head; exact optimizers."""
+"""Keras objects: `Recurrent`, a layer; `SequenceModel`, it with embedding, context and head; exact optimizers.
 
-from . import importing as importing  # first: TensorFlow itself
-from .model import SequenceModel as SequenceModel
-from .optimizers import SGD as SGD
-from .optimizers import Adam as Adam
-from .recurrent import Recurrent as Recurrent
+Keras and TensorFlow are imported when one of these is first asked for: the files of this package need neither. So
+`keras.saving.load_model` knows `Recurrent` and `SequenceModel` once one of them has been imported by its name.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .model import SequenceModel as SequenceModel
+    from .optimizers import SGD as SGD
+    from .optimizers import Adam as Adam
+    from .recurrent import Recurrent as Recurrent
+
+MODULES = {"Recurrent": "recurrent", "SequenceModel": "model", "SGD": "optimizers", "Adam": "optimizers"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(".importing", __name__)  # first: TensorFlow itself
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)

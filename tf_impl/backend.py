@@ -4,6 +4,10 @@ Models are called eagerly: their loops over time are graphs, shared by all model
 model would take a hundred times as long to make as a small model takes to run.
 """
 
+from . import importing as importing  # first: TensorFlow itself
+
+# isort: split
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +26,7 @@ from ..spec.training import TrainingSpec
 from . import weights as weight_table
 from .arguments import named_states
 from .cells import load_cell
-from .files import KerasFiles
+from .files import FILES
 from .model import SequenceModel, build
 from .optimizers import dense
 from .recurrent import Recurrent
@@ -36,7 +40,7 @@ class TensorFlowBackend:
     """Keras objects inside, plain arrays at the seam."""
 
     name = "tf"
-    files = KerasFiles()
+    files = FILES
 
     def supports(self, spec: ModelSpec) -> str | None:
         """None, or why the model cannot be built."""
@@ -66,7 +70,7 @@ class TensorFlowBackend:
         given = checked_inputs(
             model.spec, model.dtype, inputs, lengths=lengths, mask=mask, initial_state=initial_state, context=context
         )
-        with _full_precision():
+        with full_precision():
             found = _arrays(_results(model, _tensors(given)))
         return Result(found["outputs"], _part(found, "final."), found.get("scores"))
 
@@ -97,7 +101,7 @@ class TensorFlowBackend:
         arguments, weights = _tensors(given), weight_table.variables(model)
         sources = {f"weight.{name}": variable.value for name, variable in weights.items()}
         sources |= {name: value for name, value in arguments.items() if value.dtype.is_floating}
-        with _full_precision(), tf.GradientTape(watch_accessed_variables=False) as tape:
+        with full_precision(), tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
             results = _results(model, arguments)
             d_results = _cotangents(cotangents)
@@ -165,7 +169,7 @@ def _part(tensors: Mapping[str, Any], prefix: str) -> Tensors:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Without TF32, which GPUs take for float32 products by default; the setting is put back."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)

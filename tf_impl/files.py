@@ -1,206 +1,138 @@
-"""`.keras` and `.weights.h5`: Keras' own files, with the spec in them (SPEC.md, 14).
+"""`.keras`, `.weights.h5` and the older `.h5`: Keras' own files, of this package and of anybody (SPEC.md, 14).
 
-A `.keras` has it as its member `rnnzoo.json`, a `.weights.h5` as its root attribute `rnnzoo`; Keras reads both as ever.
-Loading a `.keras` with Keras has executed code again and again (CVE-2025-1550, CVE-2025-9905, CVE-2026-1462), so that
-here nothing of it is made into objects: its JSON and its HDF5 are read as data.
+A `.keras` of this package has the spec as its member `rnnzoo.json`, a `.weights.h5` as its root attribute `rnnzoo`;
+Keras reads both as ever. Loading a `.keras` with Keras has executed code again and again (CVE-2025-1550, CVE-2025-9905,
+CVE-2026-1462), so that here nothing of it is made into objects: its JSON and its HDF5 are read as data, in a child
+process with limits. Neither Keras nor TensorFlow is imported, for reading or for writing.
 """
 
-import io
 import json
-import tempfile
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import h5py
-import numpy as np
 
 from ..spec.backend import Contents
-from ..spec.checkpoint import KEY, check_readable, envelope, read_envelope
-from ..spec.errors import FileError, RnnZooError, UnsupportedError, WeightError, listed
+from ..spec.checkpoint import check_readable, read_envelope
+from ..spec.errors import BackendError, FileError, SpecError, UnsupportedError
 from ..spec.model import ModelSpec
-from ..spec.parameters import checked_weights, parameters, weights_dtype
-from . import hdf5
-from .model import SequenceModel
-from .weights import from_spec, place, turned
+from ..spec.sandbox import examined
+from ..spec.stored import FoundFile, FoundLayer, Hints, StoredTensor
+from .configuration import Record
+from .finding import found_layers, is_own_layout, own_model
 
-MEMBER = "rnnzoo.json"
-CONFIG = "config.json"
-WEIGHTS = "model.weights.h5"
-MAXIMUM_JSON = 2**24  # bytes
-GATES = {3: "GRU", 4: "LSTM"}  # blocks of columns in a recurrent kernel
-DAMAGED = (
-    OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError, RuntimeError, RecursionError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+READER = f"{__name__.rpartition('.')[0]}.examining:examine"
+Tensors = Mapping[str, StoredTensor]
 
 
 class KerasFiles:
-    """Reads and writes Keras' files."""
+    """Finds recurrent layers in Keras' files, and writes such files.
 
-    suffixes = (".keras", ".weights.h5")
+    Attributes:
+        suffixes: that are read; the last two cannot be written.
+        plain_bias: what `bias` a file of standard layers can hold.
+    """
 
-    def read(self, path: Path, spec: ModelSpec | None = None) -> Contents:
-        """The spec, weights and provenance of the file; of a `SequenceModel` that `model.save` wrote, too.
+    suffixes = (".keras", ".weights.h5", ".h5", ".hdf5")
+    plain_bias = ("none", "single")
+
+    def find(self, path: Path, hints: Hints = Hints()) -> FoundFile:  # noqa: B008 (frozen)
+        """The recurrent layers of a file, and what else is in it; numbers are read later.
 
         Raises:
-            FileError: damaged, no such file, or without a spec.
-            WeightError: the weights do not fit the spec.
-            UnsupportedError: the weights of an LSTM or a GRU.
+            FileError: damaged, of another kind, or made to do harm.
+            WeightError: a file of this package whose weights do not fit its spec, or that of the hints.
+            BackendError: h5py is not installed.
         """
         check_readable(path)
-        try:
-            return _read_keras(path, spec) if path.suffix == ".keras" else _read_hdf5(path, spec)
-        except (UnsupportedError, WeightError):
-            raise
-        except RnnZooError as error:
-            raise FileError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
-        except DAMAGED as error:
-            raise FileError(f"{path}: not a whole {''.join(path.suffixes[-2:])} file: {_first_line(error)}") from error
-
-    def write(self, path: Path, contents: Contents) -> None:
-        """Write the file, as Keras writes a `SequenceModel`. Raises WeightError when the weights do not fit."""
-        dtype = weights_dtype(contents.weights)
-        checked_weights(contents.spec, contents.weights, dtype)
-        model, text = SequenceModel(contents.spec, dtype=dtype), envelope(contents.spec, contents.provenance)
-        from_spec(model, contents.weights)
-        if path.suffix == ".keras":
-            _save(model, path)
-            with zipfile.ZipFile(path, "a") as archive:
-                archive.writestr(MEMBER, text)
+        _check_h5py()
+        data = examined(READER, path)
+        tensors = {name: StoredTensor.from_data(tensor) for name, tensor in data["tensors"].items()}
+        records = [Record.from_data(record) for record in data["records"]]
+        own, record = (None, None) if data["own"] is None else read_envelope(data["own"], str(path))
+        if own is None and records and records[0].key == "" and records[0].spec is not None:
+            own = _spec(path, records[0])
+        spec = hints.spec or own
+        if spec and (own or is_own_layout(tensors)):
+            layer, rest = own_model(spec, tensors)
+            layers = [layer]
         else:
-            path.write_bytes(_hdf5(model, path, text))
-
-
-def _save(model: SequenceModel, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Keras hands its variables to NumPy in the old way
-        model.save(path)
-
-
-def _hdf5(model: SequenceModel, path: Path, text: str) -> bytes:
-    """The bytes of a `.weights.h5`: the member of a `.keras`, and the text as its attribute.
-
-    They are put together in memory, as HDF5 brings the process down when the disk fills up under it.
-    """
-    with tempfile.TemporaryDirectory(prefix=".rnnzoo-", dir=path.parent) as folder:
-        whole = Path(folder, "whole.keras")
-        _save(model, whole)
-        with zipfile.ZipFile(whole) as archive:
-            data = io.BytesIO(archive.read(WEIGHTS))
-    with h5py.File(data, "a") as file:
-        file.attrs[KEY] = np.bytes_(text.encode())
-    return data.getvalue()
-
-
-def _read_keras(path: Path, spec: ModelSpec | None) -> Contents:
-    with zipfile.ZipFile(path) as archive:
-        config, text = _member(archive, CONFIG, MAXIMUM_JSON), _member(archive, MEMBER, MAXIMUM_JSON)
-        found, record = (_own_spec(config), {}) if text is None else read_envelope(text.decode(), str(path))
-        spec = spec or found
-        _refuse_other_classes(path, config, spec)
-        largest = 2**26 + 64 * sum(parameter.count for parameter in parameters(spec)) if spec else 2**31
-        data = _member(archive, WEIGHTS, largest)
-    if data is None:
-        raise FileError(f"{path}: expected the member {WEIGHTS}; not a Keras model")
-    with h5py.File(io.BytesIO(data), "r") as file:
-        return _contents(path, file, spec, record)
-
-
-def _read_hdf5(path: Path, spec: ModelSpec | None) -> Contents:
-    with h5py.File(path, "r") as file:
-        text = _attribute(path, file)
-        found, record = (None, {}) if text is None else read_envelope(text.decode(), str(path))
-        return _contents(path, file, spec or found, record)
-
-
-def _attribute(path: Path, file: h5py.File) -> bytes | None:
-    """Our JSON. Text of fixed length alone is read: HDF5 loops for ever in a damaged heap of texts of any length."""
-    if KEY not in file.attrs:
-        return None
-    if file.attrs.get_id(KEY).dtype.kind != "S":
-        raise FileError(
-            f"{path}: the attribute '{KEY}': expected text of fixed length, got {file.attrs.get_id(KEY).dtype}"
+            layers, rest = found_layers(tensors, hints, records, data["own_classes"], data["names"])
+        return FoundFile(
+            data["format"],
+            tuple(layers),
+            {name: tensors[name] for name in rest},
+            data["facts"],
+            own,
+            record,
         )
-    return bytes(file.attrs[KEY])
 
+    def layers_in(self, tensors: Tensors, hints: Hints = Hints()) -> tuple[list[FoundLayer], list[str]]:  # noqa: B008
+        """The recurrent layers among tensors with Keras' or TensorFlow's names, and the names of all others."""
+        return found_layers(tensors, hints)
 
-def _contents(path: Path, file: h5py.File, spec: ModelSpec | None, record: Mapping[str, Any]) -> Contents:
-    datasets = hdf5.datasets(file)
-    _refuse_other_cells(path, datasets, spec)
-    if spec is None:
-        raise FileError(f"{path}: carries no spec (no '{KEY}' of ours); give one with --spec FILE")
-    where = {p.name: f"{place(p.name).layer}/vars/{place(p.name).key}" for p in parameters(spec)}
-    own = {name for name in datasets if not name.startswith("optimizer/")}
-    if missing_or_surplus := own ^ set(where.values()):
-        missing = missing_or_surplus - own
-        raise WeightError(
-            f"{path}: Keras file of a {spec.variant} with bias '{spec.bias}': missing {listed(missing)}; "
-            f"surplus {listed(missing_or_surplus - missing)}"
-        )
-    weights = {}
-    for parameter in parameters(spec):
-        key, shape = where[parameter.name], parameter.shape
-        shape = shape[::-1] if place(parameter.name).transposed else shape
-        weights[parameter.name] = turned(parameter.name, hdf5.read(key, datasets[key], shape)).copy(order="C")
-    return Contents(spec, checked_weights(spec, weights, weights_dtype(weights)), record)
-
-
-def _member(archive: zipfile.ZipFile, name: str, maximum: int) -> bytes | None:
-    """The bytes of a member, None where there is none. Raises FileError when they are more than there should be."""
-    if name not in archive.namelist():
-        return None
-    size = archive.getinfo(name).file_size
-    if size > maximum:
-        raise FileError(f"member {name}: expected at most {maximum} bytes, got {size}")
-    return archive.read(name)
-
-
-def _own_spec(config: bytes | None) -> ModelSpec | None:
-    """The spec out of the configuration that Keras wrote of a `SequenceModel`."""
-    data = json.loads(config or b"{}")
-    if not isinstance(data, dict) or data.get("registered_name") != "rnnzoo>SequenceModel":
-        return None
-    return ModelSpec.from_json(json.dumps(data["config"]["spec"]))
-
-
-def _refuse_other_classes(path: Path, config: bytes | None, spec: ModelSpec | None) -> None:
-    """Raises UnsupportedError when the configuration names a layer of another cell."""
-    data, names = [json.loads(config or b"{}")], set()
-    while data:
-        item = data.pop()
-        if isinstance(item, dict):
-            names.add(str(item.get("class_name")).removesuffix("Cell"))
-        data += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
-    for gates, cell in GATES.items():
-        if cell in names and (spec is None or len(spec.cell_definition.gates) != gates):
-            raise UnsupportedError(f"{path}: holds {cell} weights; expected a simple recurrent network")
-
-
-def _refuse_other_cells(path: Path, datasets: Mapping[str, Any], spec: ModelSpec | None) -> None:
-    """Raises UnsupportedError for the weights of Keras' LSTM or GRU, unless the spec has as many gates."""
-    for layer, kernel, recurrent in _kernels(datasets):
-        gates = recurrent[1] // max(recurrent[0], 1)
-        fits = kernel[1] == recurrent[1] == gates * recurrent[0]
-        if fits and gates in GATES and (spec is None or len(spec.cell_definition.gates) != gates):
-            raise UnsupportedError(
-                f"{path}: {layer} with a recurrent kernel of shape {recurrent} holds {GATES[gates]} weights; "
-                "expected a simple recurrent network, whose recurrent kernels are square"
+    def refusal_of(self, path: Path) -> str | None:
+        """Why a file or folder of TensorFlow's own cannot be read, None for any other path."""
+        name = path.name
+        if name == "saved_model.pb" or (path.is_dir() and (path / "saved_model.pb").exists()):
+            return (
+                f"{path}: a SavedModel holds graphs, not layers; load it with the code that made it, and save it anew "
+                "with model.save('model.keras'), or read its variables with tf.train.load_checkpoint('variables/"
+                "variables') and write them with numpy.savez under their names"
             )
+        if name.endswith(".index") or ".data-0" in name or (path.is_dir() and (path / "checkpoint").exists()):
+            return (
+                f"{path}: a tf.train.Checkpoint holds variables in a format of TensorFlow's own; read them with "
+                "tf.train.load_checkpoint(path).get_tensor(name), and write them with numpy.savez under their names, "
+                "or load them into the model, and save that with model.save('model.keras')"
+            )
+        if name.endswith(".weights.json"):
+            return f"{path}: weights in several files; save them in one, with model.save_weights('model.weights.h5')"
+        return None
+
+    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+        """None, or why a file cannot hold the model."""
+        if plain and spec.cell != "rnn":
+            return f"Keras' SimpleRNN has the cell rnn, not {spec.cell}; write the zoo's own file, without --plain"
+        if plain and spec.context:
+            return "a chain of Keras' standard layers has no context; write the zoo's own file, without --plain"
+        if plain and spec.bias not in self.plain_bias:
+            return "Keras' SimpleRNN has one bias, not two that are trained; add them up first (bias 'single')"
+        return None
+
+    def write(self, path: Path, contents: Contents, *, plain: bool = False, prefix: str = "") -> None:
+        """Write the file, one weight at a time.
+
+        Args:
+            path: a `.keras` or a `.weights.h5`.
+            contents: what it is to hold.
+            plain: Keras' standard layers, which load without this package, in place of a `SequenceModel`.
+            prefix: put before the names of these layers.
+
+        Raises:
+            UnsupportedError: the file cannot hold the model, or is of the older format.
+            WeightError: the weights do not fit the spec.
+        """
+        if reason := self.holds(contents.spec, plain=plain):
+            raise UnsupportedError(reason)
+        if not path.name.endswith(self.suffixes[:2]):
+            raise UnsupportedError(f"{path}: the older HDF5 format is only read; write a .keras or a .weights.h5 file")
+        _check_h5py()
+        from . import writing  # which imports h5py, that reading leaves to the child process
+
+        writing.write(path, contents, plain=plain, prefix=prefix)
 
 
-def _kernels(datasets: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """Of each layer of Keras' own with two matrices, kernel and recurrent kernel: its path and their shapes."""
-    for path, dataset in datasets.items():
-        layer, _, key = path.rpartition("/vars/")
-        if key == "1" and not layer.startswith("optimizer") and len(dataset.shape) == 2:
-            first = datasets.get(f"{layer}/vars/0")
-            if first is not None and len(first.shape) == 2:
-                yield layer, first.shape, dataset.shape
+def _check_h5py() -> None:
+    if find_spec("h5py") is None:
+        raise BackendError("Keras' files: the package 'h5py' is not installed; run: pip install 'rnnzoo[tf]'")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _spec(path: Path, record: Record) -> ModelSpec:
+    """The spec of the `SequenceModel` that Keras saved."""
+    try:
+        return ModelSpec.from_json(json.dumps(record.spec))
+    except SpecError as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+FILES = KerasFiles()

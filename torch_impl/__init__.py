@@ -1,9 +1,22 @@
 """PyTorch modules: `Recurrent`, the core, and `SequenceModel`, the core with embedding, context and head.
 
-A program that `torch.export` made of them runs the operator `rnnzoo::recurrence`: import this package before
+torch is loaded with the first of these names, not by the package: its files are read without torch. A program that
+`torch.export` made of them runs the operator `rnnzoo::recurrence`: import `rnnzoo.torch_impl.recurrence` before
 `torch.export.load`.
 """
 
-from .model import SequenceModel as SequenceModel
-from .model import SequenceOutput as SequenceOutput
-from .recurrent import Recurrent as Recurrent
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .model import SequenceModel as SequenceModel
+    from .model import SequenceOutput as SequenceOutput
+    from .recurrent import Recurrent as Recurrent
+
+PLACES = {"Recurrent": "recurrent", "SequenceModel": "model", "SequenceOutput": "model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{PLACES[name]}", __name__), name)

@@ -16,7 +16,7 @@ from ..spec.parameters import Weights, check_dtype
 from ..spec.training import TrainingSpec
 from . import weights as weight_table
 from .cells import load_cell
-from .files import TorchFiles
+from .files import FILES
 from .model import SequenceModel, arguments, build, named_result
 from .recurrent import Recurrent
 from .training import Trainer
@@ -29,7 +29,7 @@ class TorchBackend:
     """Modules of torch, on whichever device they are; NumPy arrays at the seam."""
 
     name = "torch"
-    files = TorchFiles()
+    files = FILES
 
     def supports(self, spec: ModelSpec) -> str | None:
         """None, or why the model cannot be built."""

@@ -1,145 +1,114 @@
 """`.pt` and `.torch.safetensors`: a state dict under torch's names, and the text `rnnzoo` (SPEC.md, 14).
 
-A `.pt` holds {"state_dict": ..., "rnnzoo": text}; a safetensors file has the text in its metadata.
+The own layout in a `.pt` is {"state_dict": ..., "rnnzoo": text}; standard layers have a plain state dict, and the text
+as its attribute. A safetensors file has the text in its metadata. torch is not needed to read or write them.
 """
 
-import io
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from torch import Tensor
-
 from ..spec.backend import Contents
-from ..spec.checkpoint import KEY, check_readable, envelope, read_envelope, read_safetensors
-from ..spec.errors import FileError, WeightError, listed
-from ..spec.foreign import refuse_other_cells
+from ..spec.checkpoint import KEY, NO_HINTS, check_readable, described, envelope, read_envelope
+from ..spec.errors import RnnZooError, WeightError, listed
 from ..spec.model import ModelSpec
-from ..spec.parameters import DTYPES, checked_weights, weights_dtype
-from .weights import dtype_name, state_dict_names, to_array, to_tensor
+from ..spec.naming import KIND
+from ..spec.safetensors_format import read_header, write_safetensors
+from ..spec.sandbox import examined
+from ..spec.stored import Array, FoundFile, Hints, StoredTensor
+from .finding import layers_in
+from .naming import OWN_LAYOUT, not_standard, plain_names, state_dict_names
+from .writing import state_dict, write_checkpoint
 
 STATE_DICT = "state_dict"
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal, in torch's messages
 
 
 class TorchFiles:
-    """Reads and writes torch's files; a `.pt` is read with `weights_only=True`, so that nothing in it is run."""
+    """Finds layers in torch's files and writes such files.
 
-    suffixes = (".pt", ".pth", ".torch.safetensors")
+    Attributes:
+        plain_bias: the kinds of bias that standard layers have.
+    """
 
-    def read(self, path: Path, spec: ModelSpec | None = None) -> Contents:
-        """The spec, weights and provenance of the file. A bare state dict needs the spec.
+    suffixes = (".pt", ".pth", ".bin", ".ckpt", ".torch.safetensors")
+    plain_bias = ("none", "double")
+    layers_in = staticmethod(layers_in)
+
+    def find(self, path: Path, hints: Hints = NO_HINTS) -> FoundFile:
+        """The layers in the file, unread.
 
         Raises:
-            FileError: damaged, not a state dict, or without a spec.
-            WeightError: the weights do not fit the spec.
-            UnsupportedError: the weights of an LSTM or a GRU.
+            FileError: damaged, another format, or made to do harm.
+            WeightError: the tensors do not fit the spec, the file's or the one given.
+            UnsupportedError: a spec was given, and the tensors are of an LSTM or a GRU.
         """
-        arrays, text = read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path, spec)
-        found, record = (None, {}) if text is None else read_envelope(text, str(path))
-        spec = spec or found
-        refuse_other_cells(path, _shapes(arrays), spec)
-        if spec is None:
-            raise FileError(f"{path}: carries no spec (no entry '{KEY}'); give one with --spec FILE")
-        weights = _canonical(path, spec, arrays)
-        return Contents(spec, checked_weights(spec, weights, weights_dtype(weights)), record)
+        check_readable(path)
+        found = _header(path) if path.suffix == ".safetensors" else examined(f"{__package__}.checkpoint:contents", path)
+        tensors = {name: StoredTensor.from_data(data) for name, data in found["tensors"].items()}
+        spec, record = (None, None) if found["text"] is None else read_envelope(found["text"], str(path))
+        known = hints.spec or spec
+        try:
+            layers, rest = layers_in(tensors, replace(hints, spec=known), found["nonlinearities"])
+            if known and not layers:
+                raise WeightError(f"no state dict of a {known.variant} in it, got {listed(list(tensors)[:5])}")
+        except RnnZooError as error:
+            raise type(error)(f"{path}: {error}") from error
+        if spec:
+            layers = [replace(layer, path="", kind=KIND) for layer in layers[:1]]
+        left = {name: tensors[name] for name in rest}
+        return FoundFile("torch checkpoint", tuple(layers), left, found["facts"], spec, record)
 
-    def write(self, path: Path, contents: Contents) -> None:
-        """Write the file. Raises WeightError when the weights do not fit the spec."""
-        weights = checked_weights(contents.spec, contents.weights, weights_dtype(contents.weights))
-        names, text = state_dict_names(contents.spec), envelope(contents.spec, contents.provenance)
-        state_dict = {names[name]: to_tensor(array) for name, array in weights.items()}
+    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+        """None, or why the file cannot hold the model."""
+        if plain and spec.bias not in self.plain_bias:
+            return f"torch.nn.RNN has two biases or none, not a {spec.bias} one; {OWN_LAYOUT}"
+        return not_standard(spec) if plain else None
+
+    def write(self, path: Path, contents: Contents, *, plain: bool = False, prefix: str = "") -> None:
+        """Write the file, each weight as it is read.
+
+        Args:
+            plain: a state dict that `load_state_dict` of `torch.nn.RNN` takes as it is; beside an embedding or a head
+                the names are those of modules `embedding`, `rnn` and `head`.
+            prefix: before each name.
+
+        Raises:
+            WeightError: the weights do not fit the spec.
+        """
+        table = (plain_names if plain else state_dict_names)(contents.spec)
+        sizes, text = described(contents), envelope(contents.spec, contents.provenance)
+        weights = _Renamed(contents.weights, {prefix + own: name for name, own in table.items()})
+        tensors = {prefix + own: sizes[name] for name, own in table.items()}
         if path.suffix == ".safetensors":
-            path.write_bytes(safetensors.torch.save(state_dict, metadata={KEY: text}))
+            write_safetensors(path, tensors, weights, {KEY: text})
             return
-        data = io.BytesIO()  # torch.save raises a bare RuntimeError where a disk is full
-        torch.save({STATE_DICT: state_dict, KEY: text}, data)
-        path.write_bytes(data.getvalue())
+        value = state_dict(tensors, **{KEY: text}) if plain else {STATE_DICT: state_dict(tensors), KEY: text}
+        write_checkpoint(path, value, weights.values())
 
 
-def _read_pt(path: Path, spec: ModelSpec | None) -> tuple[dict[str, Any], str | None]:
-    check_readable(path)
-    _check_sums(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of foreign formats; what cannot be read raises
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles and archives raise nearly anything
-        raise FileError(
-            f"{path}: cannot be read as a .pt file of tensors alone: {_reason(error)}; "
-            "write it with torch.save(model.state_dict(), ...)"
-        ) from error
-    text = data.get(KEY) if isinstance(data, Mapping) else None
-    state_dict = data.get(STATE_DICT, data) if isinstance(data, Mapping) else data
-    _check_state_dict(path, state_dict, text, spec)
-    return {name: _array(path, name, tensor) for name, tensor in state_dict.items()}, text
+class _Renamed(Mapping[str, Array]):
+    """Weights under other names, read when they are asked for."""
+
+    def __init__(self, weights: Mapping[str, Array], names: Mapping[str, str]) -> None:
+        self._weights, self._names = weights, names
+
+    def __getitem__(self, name: str) -> Array:
+        return self._weights[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
-def _reason(error: Exception) -> str:
-    """One sentence out of torch's many, whose advice to load the file as code is not ours."""
-    text = COLOURS.sub("", str(error)).strip()
-    if found := re.search(r"(?:GLOBAL|Trying to call reduce for unrecognized function) (\S+)", text):
-        return f"it holds {found[1]}, which is no tensor"
-    if isinstance(error, EOFError) or text.startswith("Weights only load failed"):
-        return "it is damaged, or another format"
-    return re.split(r"\.\s|\n", text or type(error).__name__)[0]
+def _header(path: Path) -> dict[str, Any]:
+    """What a safetensors file holds, as `contents` says it of a checkpoint."""
+    tensors, metadata = read_header(path)
+    texts = {name: text for name, text in metadata.items() if name != KEY}
+    data = {name: tensor.to_data() for name, tensor in tensors.items()}
+    return {"tensors": data, "nonlinearities": {}, "facts": texts, "text": metadata.get(KEY)}
 
 
-def _check_sums(path: Path) -> None:
-    """Raises FileError when a member of the archive is not what its checksum says; torch does not look."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception:  # not an archive, or one so damaged that torch.load will say so
-        return
-    if damaged is not None:
-        raise FileError(f"{path}: damaged: its member {damaged} has another checksum than it was written with")
-
-
-def _check_state_dict(path: Path, state_dict: object, text: object, spec: ModelSpec | None) -> None:
-    if not isinstance(state_dict, Mapping) or not state_dict:
-        raise FileError(f"{path}: expected a state dict, names to tensors, got {type(state_dict).__name__}")
-    for name, inner in state_dict.items():
-        if _is_state_dict(inner):
-            refuse_other_cells(path, _shapes(inner), spec)
-            raise FileError(
-                f"{path}: expected a state dict, names to tensors, alone or under '{STATE_DICT}'; got one under "
-                f"{name!r}; save that alone: torch.save(checkpoint[{name!r}], ...)"
-            )
-    if foreign := [name for name, value in state_dict.items() if not isinstance(value, Tensor)]:
-        raise FileError(
-            f"{path}: expected a state dict, names to tensors, alone or under '{STATE_DICT}'; "
-            f"got something else at {listed(foreign[:5])}"
-        )
-    if text is not None and not isinstance(text, str):
-        raise FileError(f"{path}: the entry '{KEY}': expected text, got {type(text).__name__}")
-
-
-def _is_state_dict(value: object) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
-
-
-def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {str(name): tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _array(path: Path, name: str, tensor: Tensor) -> Any:
-    if dtype_name(tensor.dtype) not in DTYPES or tensor.layout != torch.strided:
-        raise WeightError(f"{path}: weight {name}: expected dense {' or '.join(DTYPES)}, got {tensor.dtype}")
-    return to_array(tensor)
-
-
-def _canonical(path: Path, spec: ModelSpec, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    names = state_dict_names(spec)
-    missing, surplus = set(names.values()) - set(arrays), set(arrays) - set(names.values())
-    if missing or surplus:
-        raise WeightError(
-            f"{path}: state dict of a {spec.variant} with bias '{spec.bias}': missing {listed(missing)}; "
-            f"surplus {listed(surplus)}"
-        )
-    return {name: arrays[own] for name, own in names.items()}
+FILES = TorchFiles()

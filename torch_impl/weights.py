@@ -1,7 +1,6 @@
-"""Weights to the spec and back: the table of names, and copies that keep every bit.
+"""Weights to the spec and back: copies that keep every bit.
 
-The layouts are the spec's own, so that a name is all that differs. The core's names are those of `torch.nn.RNN`,
-and `bias_l{k}` for the single bias, which it does not have.
+The layouts are the spec's own, so that a name is all that differs; `naming` has the names.
 """
 
 from collections.abc import Mapping
@@ -13,32 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ..spec.model import ModelSpec
-from ..spec.parameters import Weights, check_dtype, checked_weights, parameters
-
-CORE_NAMES = {
-    "input_weight": "weight_ih",
-    "recurrent_weight": "weight_hh",
-    "bias": "bias",
-    "input_bias": "bias_ih",
-    "recurrent_bias": "bias_hh",
-}
-DIRECTION_SUFFIXES = {"forward": "", "backward": "_reverse"}
-
-
-def state_dict_names(spec: ModelSpec, core_prefix: str | None = None) -> dict[str, str]:
-    """The name in the state dict for each canonical name, in canonical order.
-
-    The core's names have the prefix `core.` in a `SequenceModel`, none in a `Recurrent`; None: as `build` decides.
-    """
-    prefix = ("" if spec.is_core else "core.") if core_prefix is None else core_prefix
-    return {parameter.name: _state_dict_name(parameter.name, prefix) for parameter in parameters(spec)}
-
-
-def _state_dict_name(name: str, prefix: str) -> str:
-    if not name.startswith("layers."):
-        return name  # embedding, context and head are modules of these names
-    _, layer, direction, part = name.split(".")
-    return f"{prefix}{CORE_NAMES.get(part, part)}_l{layer}{DIRECTION_SUFFIXES[direction]}"
+from ..spec.parameters import Weights, check_dtype, checked_weights
+from .naming import state_dict_names as state_dict_names
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

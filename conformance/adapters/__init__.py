@@ -38,7 +38,7 @@ def _keras(backend: str, variables: Mapping[str, str], packages: tuple[str, ...]
 
 
 ADAPTERS: Mapping[str, Adapter] = {
-    "torch.nn.RNN": Adapter(f"{__name__}.torch_rnn:BACKEND", {}, ("torch",), "torch"),
+    "torch.nn.RNN": Adapter("rnnzoo.torch_impl.plain:BACKEND", {}, ("torch",), "torch"),
     "onnxruntime": Adapter(f"{__name__}.onnxruntime_rnn:BACKEND", {}, ("onnx", "onnxruntime"), "onnx"),
     "flax": Adapter(f"{__name__}.flax_rnn:BACKEND", FLOAT64_IN_JAX, ("jax", "flax"), "jax"),
     **_keras("tensorflow", QUIET_TENSORFLOW, ("tensorflow",), "tf"),

@@ -12,11 +12,12 @@ from unittest import mock
 import numpy as np
 
 from ...spec import checkpoint
-from ...spec.backend import BUILT_IN, Contents, load_backend
+from ...spec.backend import BUILT_IN, Contents, load_backend, load_files
 from ...spec.errors import RnnZooError
 from ...spec.model import ModelSpec
 from ...spec.parameters import initial_weights
-from .. import convert, equivalence, formats
+from ...spec.stored import FoundFile, FoundLayer
+from .. import convert, formats, proof
 from ..cases import Case
 from .fault import CONVERT, Fault
 from .weights import RecurrentWeightTransposed, other_direction
@@ -62,34 +63,41 @@ def standing_in(backend: Any) -> Iterator[None]:
     def load(name: str) -> Any:
         return backend if name == backend.name else load_backend(name)
 
-    with mock.patch.object(formats, "load_backend", load), mock.patch.object(equivalence, "load_backend", load):
+    def load_its_files(name: str) -> Any:
+        return backend.files if name == backend.name else load_files(name)
+
+    with mock.patch.object(formats, "load_files", load_its_files), mock.patch.object(proof, "load_backend", load):
         yield
 
 
 class ConvertedFiles:
-    """A backend's files, with the contents changed on the way out or in."""
+    """A backend's files, with the contents changed on the way out, or what is found on the way in."""
 
     def __init__(self, files: Any, *, write: Any = None, read: Any = None) -> None:
-        self.files = files
-        self.suffixes = files.suffixes
+        self._files = files
         self._write, self._read = write or _as_it_is, read or _as_it_is
 
-    def write(self, path: Path, contents: Contents) -> None:
-        self.files.write(path, self._write(contents))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
 
-    def read(self, path: Path, spec: ModelSpec | None = None) -> Contents:
-        contents: Contents = self._read(self.files.read(path, spec))
-        return contents
+    def write(self, path: Path, contents: Contents, **options: Any) -> None:
+        held = contents._replace(weights=dict(contents.weights))
+        self._files.write(path, self._write(held), **options)
+
+    def find(self, path: Path, *hints: Any) -> FoundFile:
+        found: FoundFile = self._files.find(path, *hints)
+        return replace(found, layers=tuple(map(self._read, found.layers)))
 
 
 class HalfWritten(ConvertedFiles):
-    def write(self, path: Path, contents: Contents) -> None:
-        super().write(path, contents)
+    def write(self, path: Path, contents: Contents, **options: Any) -> None:
+        super().write(path, contents, **options)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 class NothingWritten(ConvertedFiles):
-    def write(self, path: Path, contents: Contents) -> None:
+    def write(self, path: Path, contents: Contents, **options: Any) -> None:
+        dict(contents.weights)
         path.touch()
 
 
@@ -101,12 +109,17 @@ class Converting(Wrapped):
         self.files = files(backend.files)
 
 
-def _as_it_is(contents: Contents) -> Contents:
-    return contents
+def _as_it_is(given: Any) -> Any:
+    return given
 
 
 def _weights(change: Callable[[ModelSpec, dict[str, Array]], dict[str, Array]]) -> Callable[[Contents], Contents]:
-    return lambda contents: contents._replace(weights=change(contents.spec, contents.weights))
+    return lambda contents: contents._replace(weights=change(contents.spec, dict(contents.weights)))
+
+
+def _directions_swapped(layer: FoundLayer) -> FoundLayer:
+    assert layer.spec is not None
+    return replace(layer, parts={name: layer.parts[other_direction(layer.spec, name)] for name in layer.parts})
 
 
 def _layers_swapped(spec: ModelSpec, weights: dict[str, Array]) -> dict[str, Array]:
@@ -149,7 +162,7 @@ FAULTS = (
     _fault("forward and backward swapped in the file", "The names of the directions are mixed up.",
            _weights(lambda spec, w: {name: w[other_direction(spec, name)] for name in w})),
     _fault("directions swapped on reading", "The file is right, and is read the wrong way round.",
-           read=_weights(lambda spec, w: {name: w[other_direction(spec, name)] for name in w})),
+           read=_directions_swapped),
     _fault(
         "two biases merged without a word",
         "Their sum is written in one place, which changes how the model trains on.",

@@ -1,0 +1,38 @@
+"""A layer in memory, moved into another framework."""
+
+import warnings
+from typing import Any
+
+from ..spec.backend import Contents, load_backend, load_files, load_plain
+from ..spec.definitions import BIASES
+from ..spec.errors import UnsupportedError
+from .adapting import adapted
+from .equivalence import checked, side
+
+
+def converted(layer: Any, backend: str, *, plain: bool = True) -> Any:
+    """The same layer in another framework, or back, proven by running both.
+
+    Args:
+        layer: a `torch.nn.RNN`, Keras' recurrent layers, or a model that a backend of this package built.
+        backend: `torch`, `tf`, ...
+        plain: give the framework's own layers (`torch.nn.RNN`; `SimpleRNN`, `Bidirectional`), which need no rnnzoo;
+            else the backend's model.
+
+    Raises:
+        UnsupportedError: the other framework has no such layer, or the spec no place for it.
+        ConformanceError: the two do not compute the same.
+    """
+    given = side(layer)
+    target = load_plain(backend) if plain else load_backend(backend)
+    kept, changes = adapted(
+        Contents(given.spec, given.weights, {}), load_files(backend).plain_bias if plain else BIASES
+    )
+    if reason := target.supports(kept.spec):
+        raise UnsupportedError(reason)
+    found = target.build(kept.spec, dtype=given.dtype)
+    target.from_spec(found, dict(kept.weights))
+    checked(given, side(found))
+    for change in changes:
+        warnings.warn(change, stacklevel=2)
+    return found

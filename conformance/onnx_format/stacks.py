@@ -1,0 +1,80 @@
+"""Layers of a graph put together: how each merges its directions, and which are one stack."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ...spec.definitions import variant_of
+from ...spec.model import ModelSpec
+from ...spec.stored import FoundLayer
+from .graph import Graph
+from .trails import Trails, input_view, trails
+
+Layers = Mapping[int, FoundLayer]  # by place in the graph
+
+
+def joined(graph: Graph, layers: Layers) -> list[FoundLayer]:
+    """The layers with their merges, and behind them the stacks that they make up."""
+    directions = {index: layer.spec.num_directions for index, layer in layers.items() if layer.spec}
+    found = trails(graph, directions)
+    merged = {index: _merged(layer, found.merges(index)) for index, layer in layers.items()}
+    stacks = (_stack(merged, members, merge) for members, merge in _chains(graph, merged, found))
+    return [*merged.values(), *filter(None, stacks)]
+
+
+def _merged(layer: FoundLayer, merges: set[str]) -> FoundLayer:
+    if layer.spec is None or layer.spec.num_directions == 1:
+        return layer
+    if len(merges) != 1:
+        return replace(layer, assumed=("merge",))
+    return replace(layer, spec=replace(layer.spec, merge=merges.pop()))
+
+
+def _chains(graph: Graph, layers: Layers, found: Trails) -> Iterator[tuple[list[int], str]]:
+    """Layers from the bottom, each the only one that reads the one below, and how all but the top one merge."""
+    below = {index: view for index in layers if (view := input_view(graph.nodes[index], found))}
+    readers = Counter(view.source for view in below.values())
+    chains: dict[int, tuple[list[int], str]] = {}  # by the layer at the top
+    for index, layer in layers.items():
+        view = below.get(index)
+        chain, merge = chains.get(view.source, ([], "")) if view and readers[view.source] == 1 else ([], "")
+        if view and chain and merge in ("", view.state) and _fits(graph, layers, view.source, index, view.state):
+            del chains[view.source]
+            chains[index] = [*chain, index], view.state
+        elif layer.spec:
+            chains[index] = [index], ""
+    yield from chains.values()
+
+
+def _fits(graph: Graph, layers: Layers, lower: int, upper: int, merge: str) -> bool:
+    """Whether two layers are of one stack: alike but for their inputs, run over the same lengths."""
+    first, second = layers[lower].spec, layers[upper].spec
+    if first is None or second is None or graph.nodes[lower].input(4) != graph.nodes[upper].input(4):
+        return False
+    dtypes = {part.tensor.dtype for index in (lower, upper) for part in layers[index].parts.values()}
+    first = replace(first, merge=merge)
+    alike = replace(second, merge=merge, input_size=first.input_size) == first
+    return alike and second.input_size == first.output_size and len(dtypes) == 1
+
+
+def _stack(layers: Layers, members: list[int], merge: str) -> FoundLayer | None:
+    """The stack; without the top layer where that merges in another way. None where nothing is left to stack."""
+    top = layers[members[-1]]
+    if len(members) > 1 and top.spec and not top.assumed and top.spec.merge != merge:
+        members = members[:-1]
+    if len(members) < 2:
+        return None
+    chain = [layers[index] for index in members]
+    return FoundLayer(
+        f"{chain[0].path}..{chain[-1].path}", f"{len(chain)} x {chain[0].kind}", _stacked_spec(chain, merge),
+        {name.replace("layers.0", f"layers.{number}"): part for number, layer in enumerate(chain)
+         for name, part in layer.parts.items()},
+        assumed=chain[-1].assumed, notes=tuple(dict.fromkeys(note for layer in chain for note in layer.notes)),
+    )  # fmt: skip
+
+
+def _stacked_spec(chain: list[FoundLayer], merge: str) -> ModelSpec:
+    spec = chain[0].spec
+    assert spec is not None
+    variant = variant_of(len(chain), spec.num_directions)
+    return replace(spec, variant=variant, num_layers=len(chain), merge=merge)

@@ -1,0 +1,142 @@
+"""The proof of a conversion: both files' models, each run by its own framework, give the same."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..spec.backend import load_backend
+from ..spec.errors import BackendError
+from ..spec.model import ModelSpec
+from ..spec.parameters import weights_dtype
+from ..spec.stored import Array
+from .comparison import Comparison
+from .cutting import UNITS, cut, is_large
+from .equivalence import Side, checked
+from .formats import Format
+from .reference import BACKEND as ORACLE
+
+NARROWER = "float32"  # in which models of float64 are run where a framework has no layer of float64
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What ran, and how it compares.
+
+    Attributes:
+        ran: on both sides, with versions, and the reason where it is not the framework itself.
+        comparisons: of all that both sides gave; none where weights are not finite.
+        notes: what limits the proof.
+    """
+
+    ran: tuple[str, str]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def worst(self) -> Comparison | None:
+        """The comparison with the largest error in units of what is allowed."""
+        return max(self.comparisons, key=lambda comparison: comparison.ratio, default=None)
+
+
+NOT_RUN = Proof(
+    ("not run", "not run"), (), ("weights that are not finite: every bit was kept, and neither side was run",)
+)
+
+
+class Half(NamedTuple):
+    """A file's model.
+
+    Attributes:
+        plain: whether the framework's own layers run it, or the zoo's.
+        weights: of the spec, which may be read when they are asked for.
+        path, prefix: of a file that the framework itself is to load; None to put the weights into fresh layers.
+    """
+
+    form: Format
+    plain: bool
+    spec: ModelSpec
+    weights: Mapping[str, Array]
+    path: Path | None = None
+    prefix: str = ""
+
+
+class Runner(NamedTuple):
+    """A backend for a half, and why it is not the framework itself."""
+
+    backend: Any
+    reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Its name, with the framework's version."""
+        package = self.backend.name.partition(".")[0]
+        version = ""
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            version = f" {metadata.version(package)}"
+        return f"{self.backend.name}{version}{f', as {self.reason}' if self.reason else ''}"
+
+
+def proven(first: Half, second: Half, inputs: Mapping[str, Any] | None = None) -> Proof:
+    """Run both halves, whose weights are finite, and compare.
+
+    Raises:
+        ConformanceError: they differ, or rounding alone can be as large as the results.
+        InputError: the inputs do not fit.
+    """
+    halves, notes = [first, second], []
+    if is_large(first.spec):
+        notes.append(f"a large model: every bit was compared, and the first {UNITS} units of each layer were run")
+        halves = [_cut(one) for one in halves]
+    if not first.spec.is_core and any(one.plain and _runs_core_alone(one) for one in halves):
+        notes.append("embedding, context and head keep every bit; the recurrent layers alone were run")
+        halves = [_core(one) for one in halves]
+    halves = [one._replace(weights=dict(one.weights)) for one in halves]
+    runners = [_runner(one) for one in halves]
+    dtype = weights_dtype(halves[0].weights)
+    if any(dtype not in getattr(runner.backend, "dtypes", (dtype,)) for runner in runners):
+        notes.append(f"run in {NARROWER}, as a side has no layers of {dtype}; every bit of {dtype} was kept")
+        dtype = NARROWER
+    sides = [_side(one, runner, dtype) for one, runner in zip(halves, runners, strict=True)]
+    notes += [f"{one.name}: {one.precision} were allowed for" for one in sides if one.precision != one.dtype]
+    compared = checked(sides[0], sides[1], inputs)
+    return Proof((runners[0].text, runners[1].text), tuple(compared), tuple(notes))
+
+
+def _runner(one: Half) -> Runner:
+    """The framework, or the oracle where it is not installed or has no such layer."""
+    try:
+        backend = one.form.plain_backend if one.plain else load_backend(one.form.backend)
+        reason = backend.supports(one.spec)
+    except BackendError as error:
+        reason = str(error)
+    return Runner(ORACLE, reason) if reason else Runner(backend)
+
+
+def _side(one: Half, runner: Runner, dtype: str) -> Side:
+    backend, weights = runner.backend, {name: array.astype(dtype) for name, array in one.weights.items()}
+    if one.plain and one.path and runner.reason is None and dtype == weights_dtype(one.weights):
+        model = backend.loaded(one.path, one.spec, one.prefix)
+    else:
+        model = backend.build(one.spec, dtype=dtype)
+        backend.from_spec(model, weights)
+    return Side(runner.text, backend, model, one.spec, weights)
+
+
+def _runs_core_alone(one: Half) -> bool:
+    """Whether the framework's layers take the recurrent part of a model, and not the parts around it."""
+    return _runner(one).reason is not None and _runner(_core(one)).reason is None
+
+
+def _cut(one: Half) -> Half:
+    spec, weights = cut(one.spec, one.weights)
+    return one._replace(spec=spec, weights=weights, path=None)
+
+
+def _core(one: Half) -> Half:
+    """The recurrent layers alone, whose weights are put into fresh ones."""
+    spec = replace(one.spec, embedding=None, context=None, head=None)
+    weights = {name: one.weights[name] for name in one.weights if name.startswith("layers.")}
+    return one._replace(spec=spec, weights=weights, path=None)

@@ -1,0 +1,342 @@
+"""Conversion of any file into any other: every bit arrives, both sides are run, and there is a whole target or none."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rnnzoo.conformance import assert_equivalent, converted
+from rnnzoo.conformance.cli import main
+from rnnzoo.conformance.convert import convert, convert_all
+from rnnzoo.conformance.formats import chosen as chosen_layer
+from rnnzoo.conformance.formats import contents, find, format_of, read
+from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, initial_weights, save
+from rnnzoo.spec.errors import ConformanceError, InputError, UnsupportedError
+from rnnzoo.spec.sandbox import main as _child  # noqa: F401 (the module that readers run in)
+from rnnzoo.spec.stored import Hints
+
+WHOLE = ModelSpec(
+    "stacked_bi_rnn", 3, 4, 2, "relu", "double", "sum",
+    embedding=Embedding(6), head=Head(2, reads="final"), context=Context(5),
+)  # fmt: skip
+CORE = ModelSpec("stacked_bi_rnn", 3, 4, 2, "tanh", "single")
+HOLD_EVERYTHING = (".safetensors", ".npz", ".pt", ".torch.safetensors", ".keras", ".weights.h5", ".onnx")
+
+
+def saved(path: Path, spec: ModelSpec, dtype: str = "float32") -> Path:
+    weights = initial_weights(spec, 3, dtype)
+    weights[next(iter(weights))].flat[0] = -0.0
+    save(path, Contents(spec, weights, {"note": "a test"}))
+    return path
+
+
+def same(a: Contents, b: Contents) -> bool:
+    bits = all(
+        a.weights[name].dtype == b.weights[name].dtype and a.weights[name].tobytes() == b.weights[name].tobytes()
+        for name in a.weights
+    )
+    return a.spec == b.spec and set(a.weights) == set(b.weights) and a.provenance == b.provenance and bits
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are taken apart here and not in a child process each, which costs a third of a second."""
+    import importlib
+
+    def examined(function: str, path: Path, **arguments: object) -> object:
+        module, _, name = function.partition(":")
+        return json.loads(json.dumps(getattr(importlib.import_module(module), name)(path.absolute(), **arguments)))
+
+    for name in ("spec.npz", "torch_impl.files", "tf_impl.files", "conformance.onnx_format.files"):
+        monkeypatch.setattr(importlib.import_module(f"rnnzoo.{name}"), "examined", examined)
+
+
+# Every bit
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("spec", [WHOLE, CORE], ids=["whole", "core"])
+def test_every_chain_of_three_formats_keeps_every_bit(
+    tmp_path: Path, spec: ModelSpec, dtype: str, in_this_process: None
+) -> None:
+    source = saved(tmp_path / "source.safetensors", spec, dtype)
+    files, expected = {(): source}, read(source)
+    for length in range(1, 4):
+        for chain in itertools.product(HOLD_EVERYTHING, repeat=length):
+            origin, path = files[chain[:-1]], tmp_path / f"{len(files)}{chain[-1]}"
+            form, found = find(origin)
+            format_of(path).files.write(path, contents(origin, form, found, chosen_layer(origin, found)))
+            files[chain] = path
+            assert length < 3 or same(read(path), expected), chain
+            if length == 3:
+                path.unlink()
+    assert len(files) == 1 + 7 + 49 + 343
+
+
+@pytest.mark.parametrize("suffix", HOLD_EVERYTHING)
+@pytest.mark.parametrize("spec", [WHOLE, CORE], ids=["whole", "core"])
+def test_a_conversion_there_and_back_is_proven_and_gives_the_same_bytes(
+    tmp_path: Path, spec: ModelSpec, suffix: str
+) -> None:
+    source = saved(tmp_path / "source.safetensors", spec)
+    there, back = tmp_path / f"there{suffix}", tmp_path / "back.safetensors"
+    for done in (convert(source, there), convert(there, back)):
+        assert done.proof.comparisons and all(comparison.ratio <= 1 for comparison in done.proof.comparisons)
+        assert {"outputs", "final_state.h"} <= {comparison.quantity for comparison in done.proof.comparisons}
+    assert back.read_bytes() == source.read_bytes()
+
+
+def test_weights_that_are_not_finite_are_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = initial_weights(CORE, 3)
+    weights["layers.0.forward.bias"][:] = [np.nan, np.inf, -np.inf, 0]
+    save(tmp_path / "a.safetensors", Contents(CORE, weights, {}))
+    for suffix in HOLD_EVERYTHING[1:]:
+        assert main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / f"b{suffix}")]) == 0
+        assert "not finite, every bit kept: layers.0.forward.bias" in capsys.readouterr().out
+        found = read(tmp_path / f"b{suffix}").weights["layers.0.forward.bias"]
+        assert found.tobytes() == weights["layers.0.forward.bias"].tobytes()
+
+
+# Somebody's checkpoint
+
+
+class Network(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.RNN(5, 6, 2, bidirectional=True, nonlinearity="relu", batch_first=True, dropout=0.2)
+        self.decoder = torch.nn.RNN(6, 4, bias=False)
+        self.head = torch.nn.Linear(4, 3)
+        self.memory = torch.nn.LSTM(3, 2)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("theirs") / "checkpoint.pt"
+    torch.save({"epoch": 3, "model": network.state_dict()}, path)
+    return path
+
+
+def test_inspect_shows_every_layer_and_what_else_there_is(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(checkpoint)]) == 0
+    text = capsys.readouterr().out
+    assert "3 recurrent layers" in text and "2 other tensors" in text
+    for words in (
+        "model.encoder",
+        "stacked_bi_rnn",
+        "5 to 6",
+        "model.decoder",
+        "LSTM",
+        "--nonlinearity",
+        "head.weight",
+    ):
+        assert words in text, words
+
+
+def test_one_layer_of_several_has_to_be_named(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"2 recurrent layers.*--layer model\.encoder.*--layer model\.decoder"):
+        convert(checkpoint, tmp_path / "a.npz")
+    with pytest.raises(InputError, match=r"no recurrent layer 'encoder'; it has 'model\.decoder', 'model\.encoder'"):
+        convert(checkpoint, tmp_path / "a.npz", layer="encoder")
+    with pytest.raises(UnsupportedError, match="LSTM"):
+        convert(checkpoint, tmp_path / "a.npz", layer="model.memory")
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_layers_go_each_into_a_file(checkpoint: Path, tmp_path: Path) -> None:
+    done = list(convert_all(checkpoint, tmp_path / "out.npz"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.model.decoder.npz", "out.model.encoder.npz"]
+    assert [conversion.spec.num_layers for conversion in done] == [2, 1]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".onnx", ".pt", ".torch.safetensors"])
+def test_a_layer_becomes_standard_layers_of_each_framework(
+    checkpoint: Path, network: Network, tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / f"encoder{suffix}"
+    done = convert(
+        checkpoint, target, layer="model.encoder", plain=True, hints=Hints(nonlinearity="relu"),
+        prefix="a." if "t" in suffix[1:3] else "",
+    )  # fmt: skip
+    assert done.proof.ran[0].startswith("torch.nn.RNN 2.") and "oracle" not in str(done.proof.ran)
+    assert done.layer.assumed == ("nonlinearity",) and "model.head.weight" in done.rest
+    assert ("were summed" in " ".join(done.changes)) == (suffix == ".keras")
+    if suffix == ".pt":
+        plain = torch.nn.RNN(5, 6, 2, bidirectional=True, nonlinearity="relu")
+        state_dict = {name.removeprefix("a."): tensor for name, tensor in torch.load(target).items()}
+        plain.load_state_dict(state_dict)
+        assert_equivalent(plain, network.encoder)
+
+
+def test_what_a_target_cannot_express_is_refused_by_name(tmp_path: Path) -> None:
+    for spec, words in (
+        (ModelSpec("bi_rnn", 3, 4, merge="sum"), "sum"),
+        (ModelSpec("simple_rnn", 3, 4, nonlinearity="sigmoid"), "sigmoid"),
+        (ModelSpec("simple_rnn", 3, 4, context=Context(2)), "context"),
+    ):
+        source = saved(tmp_path / f"{words}.safetensors", spec)
+        with pytest.raises(UnsupportedError, match=rf"a\.pt: .*{words}"):
+            convert(source, tmp_path / "a.pt", plain=True)
+        assert not (tmp_path / "a.pt").exists()
+
+
+def test_one_bias_as_two_is_said(tmp_path: Path) -> None:
+    source = saved(tmp_path / "a.safetensors", ModelSpec("simple_rnn", 3, 4))
+    done = convert(source, tmp_path / "a.pt", plain=True)
+    assert "recurrent_bias is 0" in done.changes[0] and "freeze" in done.changes[0]
+    state_dict = torch.load(tmp_path / "a.pt")
+    assert not state_dict["bias_hh_l0"].any() and state_dict["bias_ih_l0"].any()
+
+
+def test_the_report_lists_every_tensor(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["convert", checkpoint, tmp_path / "a.keras", "--layer", "model.encoder", "--plain"]
+    assert main([*map(str, arguments), "--report", str(tmp_path / "report.json")]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["source"]["assumed"] == ["nonlinearity"] and len(report["weights"]) == 12
+    bias = next(weight for weight in report["weights"] if weight["name"] == "layers.0.forward.bias")
+    assert [part["name"] for part in bias["from"]] == ["model.encoder.bias_ih_l0", "model.encoder.bias_hh_l0"]
+    kernel = report["weights"][0]["to"]
+    assert kernel["rule"] == "transposed" and kernel["shape"] == [5, 6] and len(report["weights"][0]["sha256"]) == 64
+    assert all(row["error"] <= row["allowed"] for row in report["proof"]["compared"])
+    text = capsys.readouterr().out
+    assert "transposed" in text and "left in checkpoint.pt" in text and "were summed" in text
+
+
+def test_the_proof_runs_on_a_users_inputs(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "data.npz", inputs=np.ones((2, 3, 5)), lengths=[3, 1])
+    command = ["convert", checkpoint, tmp_path / "a.npz", "--layer", "model.encoder", "--inputs"]
+    assert main([*map(str, command), str(tmp_path / "data.npz")]) == 0
+    np.savez(tmp_path / "data.npz", inputs=np.ones((2, 3, 7)))
+    assert main([*map(str, command), str(tmp_path / "data.npz"), "--force"]) == 2
+    assert "expected" in capsys.readouterr().err
+
+
+def test_bfloat16_is_read_exactly_and_remembered(tmp_path: Path) -> None:
+    module = torch.nn.RNN(3, 4, dtype=torch.bfloat16)
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    done = convert(tmp_path / "a.pt", tmp_path / "a.safetensors")
+    found = read(tmp_path / "a.safetensors")
+    assert done.moved[0].origins[0].tensor.dtype == "bfloat16" and found.provenance["dtype"] == "bfloat16"
+    wanted = module.weight_ih_l0.detach().float().numpy()
+    assert found.weights["layers.0.forward.input_weight"].tobytes() == wanted.tobytes()
+
+
+def test_a_framework_that_is_not_installed_is_stood_in_for_by_the_oracle(
+    checkpoint: Path, tmp_path: Path, fresh_python
+) -> None:
+    process = fresh_python(f"""
+import sys
+sys.modules["torch"] = None
+from rnnzoo.conformance.cli import main
+status = main(["convert", {str(checkpoint)!r}, {str(tmp_path / "a.npz")!r}, "--layer", "model.decoder"])
+assert status == 0 and not {{"tensorflow", "keras"}} & set(sys.modules)
+""")
+    assert process.returncode == 0, process.stderr
+    assert "oracle" in process.stdout and "'torch' is not installed" in process.stdout
+
+
+# Layers in memory
+
+
+def test_a_layer_in_memory_goes_to_another_framework_and_back(network: Network) -> None:
+    with pytest.warns(UserWarning, match="summed"):
+        layer = converted(network.encoder, "tf")
+    assert_equivalent(network.encoder, layer)
+    with pytest.warns(UserWarning, match="freeze"):
+        back = converted(layer, "torch")
+    assert isinstance(back, torch.nn.RNN) and not back.bias_hh_l0.any()
+    assert torch.equal(back.weight_hh_l1_reverse, network.encoder.weight_hh_l1_reverse)
+
+
+def test_layers_that_differ_are_told_apart(network: Network) -> None:
+    other = torch.nn.RNN(5, 6, 2, bidirectional=True, nonlinearity="relu")
+    with pytest.raises(ConformanceError, match=r"torch\.nn\.RNN"):
+        assert_equivalent(network.encoder, other)
+    with pytest.raises(UnsupportedError, match="LSTM"):
+        assert_equivalent(network.memory, network.memory)
+    with pytest.raises(UnsupportedError, match="Linear"):
+        assert_equivalent(network.head, network.head)
+
+
+def test_the_fixture_comes_with_the_package(tmp_path: Path) -> None:
+    (tmp_path / "test_theirs.py").write_text(
+        "import pytest, torch\n"
+        "def test_same(assert_equivalent):\n"
+        "    a, b = torch.nn.RNN(3, 4), torch.nn.RNN(3, 4)\n"
+        "    with pytest.raises(AssertionError):\n"
+        "        assert_equivalent(a, b)\n"
+        "    b.load_state_dict(a.state_dict())\n"
+        "    assert_equivalent(a, b)\n"
+    )
+    run = subprocess.run([sys.executable, "-P", "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, text=True)
+    assert "1 passed" in run.stdout, run.stdout
+
+
+# Large files, and conversions that are killed
+
+
+def sparse(path: Path, gigabytes: int = 2) -> ModelSpec:
+    """A safetensors file with one small layer before and after an empty tensor of that size."""
+    spec = ModelSpec("simple_rnn", 3, 4, bias="none")
+    weights = initial_weights(spec, 1)
+    header, end, places = {}, 0, {}
+    for name, size, shape in (
+        ("layers.0.forward.input_weight", 48, [4, 3]), ("big", gigabytes * 2**30, [gigabytes * 2**28]),
+        ("layers.0.forward.recurrent_weight", 64, [4, 4]),
+    ):  # fmt: skip
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        places[name], end = end, end + size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+        for name, array in weights.items():
+            file.seek(8 + len(text) + places[name])
+            file.write(array.tobytes())
+    return spec
+
+
+def test_a_small_layer_in_a_large_file_costs_what_the_layer_costs(tmp_path: Path) -> None:
+    spec = sparse(tmp_path / "large.safetensors")
+    start = time.perf_counter()
+    found = read(tmp_path / "large.safetensors")
+    assert time.perf_counter() - start < 1
+    assert found.spec == spec and same(found._replace(provenance={}), Contents(spec, initial_weights(spec, 1), {}))
+
+
+def killed(source: Path, target: Path, seconds: float) -> bool:
+    """Start a conversion and kill it after so long; whether it was still running."""
+    command = [sys.executable, "-P", "-c", "from rnnzoo.conformance.cli import main; import sys; sys.exit(main())"]
+    process = subprocess.Popen([*command, "convert", str(source), str(target)], stdout=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("times", [6, pytest.param(50, marks=pytest.mark.long)])
+def test_a_conversion_that_is_killed_leaves_no_target_or_a_whole_one(tmp_path: Path, times: int) -> None:
+    source = saved(tmp_path / "source.safetensors", ModelSpec("stacked_rnn", 256, 256, 8))
+    start = time.perf_counter()
+    assert not killed(source, tmp_path / "first.npz", 120.0)
+    whole, expected, random = time.perf_counter() - start, read(source), np.random.default_rng(0)
+    count = 0
+    for number in range(times):
+        target = tmp_path / f"{number}.npz"
+        count += killed(source, target, whole * random.uniform(0.2, 1.0))
+        assert not target.exists() or same(read(target), expected)
+    assert count > times / 4

@@ -1,0 +1,310 @@
+"""Keras' own layers and models at the seam of `rnnzoo.spec.backend`: what others build, and what plain files give.
+
+A model is `SimpleRNN`, `RNN` of `SimpleRNNCell`s or `Bidirectional` of them, or a `Sequential` or functional model that
+is a chain of such layers, behind an `Embedding` or not, with a `Dense` at its end or not.
+"""
+
+from . import importing as importing  # first: TensorFlow itself
+
+# isort: split
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from ..spec.backend import Result
+from ..spec.errors import UnsupportedError
+from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
+from ..spec.model import Embedding, Head, ModelSpec
+from ..spec.parameters import Weights, checked_weights, initial_weights
+from ..spec.stored import FoundLayer, Hints, StoredTensor
+from . import architecture, options
+from .backend import full_precision
+from .configuration import PASSING, Record, chain, layers
+from .files import FILES
+from .finding import found_layers
+from .recurrent import merge
+
+Tensor = Any
+
+
+@dataclass
+class Anatomy:
+    """The layers that a model is made of, and what they are to the spec.
+
+    Attributes:
+        model: the whole.
+        spec: of it.
+        embedding, head: layers, or None.
+        recurrent: the recurrent layers from the bottom.
+        variables: of each weight the Keras variable, and whether it is transposed.
+    """
+
+    model: Any
+    spec: ModelSpec
+    embedding: Any
+    recurrent: list[Any]
+    head: Any
+    variables: dict[str, tuple[Any, bool]]
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights."""
+        return str(next(iter(self.variables.values()))[0].dtype)
+
+
+class PlainKeras:
+    """Keras' own objects, as they are: nothing is repaired but what stands at invalid steps, which is 0 here."""
+
+    name = "keras"
+    masks = True
+
+    def owns(self, model: Any) -> bool:
+        """Whether it is a layer or a model of Keras', not one of this package."""
+        modules = [base.__module__.partition(".")[0] for base in type(model).__mro__]
+        return "keras" in modules and "rnnzoo" not in modules
+
+    def supports(self, spec: ModelSpec) -> str | None:
+        """None, or why the model cannot be built."""
+        return FILES.holds(spec, plain=True)
+
+    def build(self, spec: ModelSpec, seed: int = 0, dtype: str = "float32") -> Any:
+        """A functional model with the spec's initial values. Raises UnsupportedError or WeightError."""
+        if reason := self.supports(spec):
+            raise UnsupportedError(reason)
+        weights = initial_weights(spec, seed, dtype)
+        model = keras.saving.deserialize_keras_object(architecture.plain_model(spec, dtype))
+        self.from_spec(model, weights)
+        return model
+
+    def loaded(self, path: Path, spec: ModelSpec, prefix: str = "") -> Any:
+        """What Keras makes of a plain file that this package wrote; of no other, as Keras runs what is in them."""
+        if path.suffix == ".keras":
+            return keras.saving.load_model(path, compile=False)
+        dtype = FILES.find(path, Hints(spec)).layers[0].parts["layers.0.forward.input_weight"].tensor.dtype
+        model = self.build(spec, dtype=dtype)
+        model.load_weights(path)
+        return model
+
+    def spec_of(self, model: Any) -> ModelSpec:
+        """What it is to the spec. Raises UnsupportedError for what the spec does not have, by its name."""
+        return _anatomy(model).spec
+
+    def to_spec(self, model: Any) -> Weights:
+        """A copy of the weights under their canonical names."""
+        found = _anatomy(model).variables.items()
+        return {name: _array(variable.value, transposed) for name, (variable, transposed) in found}
+
+    def from_spec(self, model: Any, weights: Mapping[str, ArrayLike], *, cast: bool = False) -> None:
+        """Set all weights. Raises WeightError unless every name, shape and dtype fits."""
+        anatomy = _anatomy(model)
+        checked = checked_weights(anatomy.spec, weights, anatomy.dtype, cast=cast)
+        for name, (variable, transposed) in anatomy.variables.items():
+            variable.assign(checked[name].T if transposed else checked[name])
+
+    def run(
+        self,
+        model: Any,
+        inputs: ArrayLike,
+        lengths: ArrayLike | None = None,
+        initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        context: ArrayLike | None = None,
+    ) -> Result:
+        """Inference. Raises InputError.
+
+        The scores are the whole model's own where it can be given all of that: neither an initial state nor a mask.
+        """
+        anatomy = _anatomy(model)
+        given = checked_inputs(
+            anatomy.spec, anatomy.dtype, inputs,
+            lengths=lengths, mask=mask, initial_state=initial_state, context=context,
+        )  # fmt: skip
+        with full_precision():
+            found = _results(anatomy, given, _tensors(given))
+        scores = found.get("scores")
+        state = {anatomy.spec.cell_definition.states[0]: found["state"].numpy()}
+        return Result(found["outputs"].numpy(), state, None if scores is None else scores.numpy())
+
+    def gradients(
+        self,
+        model: Any,
+        inputs: ArrayLike,
+        outputs_cotangent: ArrayLike | None = None,
+        final_state_cotangent: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        scores_cotangent: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        context: ArrayLike | None = None,
+    ) -> dict[str, Any]:
+        """Gradients of everything for the given cotangents. Raises InputError."""
+        anatomy = _anatomy(model)
+        spec, dtype = anatomy.spec, anatomy.dtype
+        given = checked_inputs(
+            spec, dtype, inputs, lengths=lengths, mask=mask, initial_state=initial_state, context=context
+        )
+        cotangents = checked_cotangents(
+            spec, dtype, *given.inputs.shape[:2],
+            outputs=outputs_cotangent, final_state=final_state_cotangent, scores=scores_cotangent,
+        )  # fmt: skip
+        if given.initial_states is None:
+            zeros = np.zeros(spec.state_shape(len(given.inputs)), dtype)
+            given = replace(given, initial_states={spec.cell_definition.states[0]: zeros})
+        return _gradients(anatomy, given, cotangents)
+
+
+def _anatomy(model: Any) -> Anatomy:
+    """Take a model apart. Raises UnsupportedError."""
+    data = keras.saving.serialize_keras_object(model)
+    items = [item for item in chain(data) if item["class_name"] not in ("InputLayer", *PASSING)]
+    embedding = _layer(model, items.pop(0)) if items and items[0]["class_name"] == "Embedding" else None
+    head = _layer(model, items.pop()) if len(items) > 1 and items[-1]["class_name"] == "Dense" else None
+    if strange := [
+        options.own_class(item) or item["class_name"]
+        for item in items
+        if not options.RECURRENT.fullmatch(item["class_name"])
+    ]:
+        raise UnsupportedError(
+            f"{model.name}: expected recurrent layers alone between Embedding and Dense, got {strange}"
+        )
+    if not items:
+        raise UnsupportedError(f"{model.name}: expected recurrent layers of which each reads the one below alone")
+    recurrent = [_layer(model, item) for item in items]
+    cells = {record.key: _cells(layer) for record, layer in zip(layers(data).records, recurrent, strict=True)}
+    found, variables = _found(layers(data).records, cells)
+    assert found.spec is not None
+    spec = found.spec
+    weights = {name: (variables[part.name], part.transposed) for name, part in found.parts.items()}
+    if embedding is not None:
+        if embedding.mask_zero:
+            raise UnsupportedError(
+                f"{embedding.name}: expected mask_zero=False; give lengths or a mask with the inputs"
+            )
+        spec = replace(spec, embedding=Embedding(embedding.input_dim))
+        weights = {"embedding.weight": (embedding.embeddings, False), **weights}
+    if head is not None:
+        if options.activation({"config": head.get_config()}) != "linear":
+            raise UnsupportedError(f"{head.name}: expected a Dense layer without an activation at the end")
+        reads = "steps" if recurrent[-1].return_sequences else "final"
+        spec = replace(spec, head=Head(head.units, head.use_bias, reads))
+        weights |= {"head.weight": (head.kernel, True)} | ({"head.bias": (head.bias, False)} if head.use_bias else {})
+    return Anatomy(model, spec, embedding, recurrent, head, weights)
+
+
+def _layer(model: Any, item: options.Data) -> Any:
+    return model.get_layer(options.name_of(item)) if hasattr(model, "layers") else model
+
+
+def _cells(layer: Any) -> list[Any]:
+    """The cells of both directions. Raises UnsupportedError where they have no weights yet."""
+    sides = [layer.forward_layer, layer.backward_layer] if hasattr(layer, "forward_layer") else [layer]
+    cells = [
+        cell for side in sides for cell in getattr(getattr(side, "cell", side), "cells", [getattr(side, "cell", side)])
+    ]
+    if not layer.built or not all(hasattr(cell, "kernel") for cell in cells):
+        raise UnsupportedError(f"{layer.name}: has no weights yet; call it once, or build it with its input's shape")
+    return cells
+
+
+def _found(records: list[Record], cells: Mapping[str, list[Any]]) -> tuple[FoundLayer, dict[str, Any]]:
+    """The one layer or stack that the layers are, and their variables by the paths of Keras' files."""
+    variables: dict[str, Any] = {}
+    for record in records:
+        for place, cell in zip(record.cells, cells[record.key], strict=True):
+            values = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else [])]
+            variables |= {f"{place.path}/vars/{number}": value for number, value in enumerate(values)}
+    tensors = {n: StoredTensor(Path(), 0, str(value.dtype), tuple(value.shape)) for n, value in variables.items()}
+    layers, _ = found_layers(tensors, Hints(), records)
+    if refused := [layer.refusal for layer in layers if layer.refusal]:
+        raise UnsupportedError(f"a Keras layer {layers[0].path!r}: {refused[0]}" if layers[0].path else refused[0])
+    if len(records) > 1 and layers[-1].path != f"{layers[0].path}..{layers[len(records) - 1].path}":
+        names = ", ".join(layer.path for layer in layers[: len(records)])
+        raise UnsupportedError(f"{names}: expected one stack: the same units, activation, bias and merging, all steps")
+    return layers[-1], variables
+
+
+def _tensors(given: Inputs) -> dict[str, Tensor]:
+    found = {"inputs": tf.convert_to_tensor(given.inputs)}
+    if given.initial_states is not None:
+        found["initial_state"] = tf.convert_to_tensor(next(iter(given.initial_states.values())))
+    return found
+
+
+def _results(anatomy: Anatomy, given: Inputs, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs, final state and scores."""
+    mask = None if given.mask is None else tf.convert_to_tensor(given.mask)
+    inputs, initial, states = tensors["inputs"], tensors.get("initial_state"), list[Any]()
+    if anatomy.embedding is not None and mask is not None:
+        inputs = tf.where(mask, inputs, tf.zeros([], inputs.dtype))
+    x = inputs if anatomy.embedding is None else anatomy.embedding(inputs)
+    with ExitStack() as stack:
+        for layer in anatomy.recurrent:
+            stack.enter_context(_telling_all(layer))
+            count = len(_cells(layer))
+            start = {} if initial is None else {"initial_state": tf.unstack(initial)[len(states) : len(states) + count]}
+            x, *final = layer(x, mask=mask, **start)
+            states += final
+    found = {"outputs": _zeroed(x, mask), "state": tf.stack(states)}
+    if anatomy.head is None:
+        return found
+    if initial is None and mask is None:
+        scores = anatomy.model(inputs)
+    else:  # a model takes no initial state, and its Embedding hands no mask on
+        top = states[-anatomy.spec.num_directions :]
+        scores = anatomy.head(x if _reads_steps(anatomy) else merge(anatomy.spec.merge, top))
+    return found | {"scores": _zeroed(scores, mask) if _reads_steps(anatomy) else scores}
+
+
+def _reads_steps(anatomy: Anatomy) -> bool:
+    return anatomy.spec.head is not None and anatomy.spec.head.reads == "steps"
+
+
+def _zeroed(series: Tensor, mask: Tensor | None) -> Tensor:
+    return series if mask is None else tf.where(mask[:, :, None], series, tf.zeros([], series.dtype))
+
+
+@contextmanager
+def _telling_all(layer: Any) -> Iterator[None]:
+    """Within, the layer gives the outputs of all steps, and its final states."""
+    parts = [layer, *(getattr(layer, name) for name in ("forward_layer", "backward_layer") if hasattr(layer, name))]
+    before = [(part.return_sequences, part.return_state) for part in parts]
+    try:
+        for part in parts:
+            part.return_sequences = part.return_state = True
+        yield
+    finally:
+        for part, (sequences, state) in zip(parts, before, strict=True):
+            part.return_sequences, part.return_state = sequences, state
+
+
+def _gradients(anatomy: Anatomy, given: Inputs, cotangents: Cotangents) -> dict[str, Any]:
+    tensors = _tensors(given)
+    sources = {name: variable.value for name, (variable, _) in anatomy.variables.items()}
+    sources |= {name: tensor for name, tensor in tensors.items() if tensor.dtype.is_floating}
+    wanted = {"outputs": cotangents.outputs, "scores": cotangents.scores}
+    wanted["state"] = None if cotangents.final_states is None else next(iter(cotangents.final_states.values()))
+    weights = {name: tf.convert_to_tensor(array) for name, array in wanted.items() if array is not None}
+    with full_precision(), tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        results = _results(anatomy, given, tensors)
+        found = tape.gradient({name: results[name] for name in weights}, sources, weights, tf.UnconnectedGradients.ZERO)
+    turned = {name: transposed for name, (_, transposed) in anatomy.variables.items()}
+    return {name: _array(tf.convert_to_tensor(slope), turned.get(name, False)) for name, slope in found.items()}
+
+
+def _array(tensor: Tensor, transposed: bool) -> Any:
+    array = tensor.numpy()
+    return np.array(array.T if transposed else array, order="C")
+
+
+BACKEND = PlainKeras()
