@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from ..spec.errors import ConformanceError, UnsupportedError
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters
-from ..spec.stored import Array, FoundFile, FoundLayer, Hints, LazyWeights, Part, StoredWeights
+from ..spec.stored import Array, FoundFile, FoundLayer, Hints, Part, StoredWeights
 from .adapting import adapted, origins
 from .formats import ONNX, Format, chosen, contents, convertible, find, format_of
 from .proof import NOT_RUN, Half, Proof, proven
@@ -143,17 +142,17 @@ def _converted(
     kept, changes = adapted(given, form.files.plain_bias if plain else (given.spec.bias,))
     if reason := form.files.holds(kept.spec, plain=plain):
         raise UnsupportedError(f"{target}: {reason}")
-    sums, done = Summed(kept), []
+    done: list[tuple[tuple[Moved, ...], Proof, float, float]] = []
     start = time.perf_counter()
 
     def write(temporary: Path) -> None:
-        form.files.write(temporary, kept._replace(weights=sums), plain=plain, prefix=prefix)
+        form.files.write(temporary, kept, plain=plain, prefix=prefix)
         written = time.perf_counter()
         parts = _parts(temporary, kept.spec, prefix)
-        moved = tuple(_moved(name, given, kept, parts[name], sums) for name in described(kept))
+        moved = tuple(_moved(name, given, kept, parts[name]) for name in described(kept))
         first = Half(source.form, source.form is ONNX or source.layer.kind != KIND, given.spec, given.weights)
         second = Half(form, plain, kept.spec, StoredWeights(parts), temporary, prefix)
-        proof = NOT_RUN if sums.not_finite else proven(first, second, inputs)
+        proof = proven(first, second, inputs) if all(one.finite for one in moved) else NOT_RUN
         done.append((moved, proof, written - start, time.perf_counter() - written))
 
     write_atomically(target, write, replace=force)
@@ -164,44 +163,9 @@ def _converted(
     )  # fmt: skip
 
 
-class Summed(LazyWeights):
-    """Weights that leave a checksum when they are read; it is worked out while they are being written."""
-
-    def __init__(self, kept: Contents) -> None:
-        self._kept = kept
-        self._pool = ThreadPoolExecutor(1)
-        self._sums: dict[str, Future[str]] = {}
-        self.not_finite: set[str] = set()
-
-    def __getitem__(self, name: str) -> Array:
-        for running in self._sums.values():
-            running.result()  # so that no more than two weights are in memory
-        array = np.ascontiguousarray(self._kept.weights[name])
-        self._sums[name] = self._pool.submit(self._sum, name, array)
-        return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._kept.weights)
-
-    def __len__(self) -> int:
-        return len(self._kept.weights)
-
-    def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-        return described(self._kept)
-
-    def sha256(self, name: str) -> str:
-        """Of a weight that was read."""
-        return self._sums[name].result()
-
-    def _sum(self, name: str, array: Array) -> str:
-        if array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
-            self.not_finite.add(name)
-        return sha256(array)
-
-
 def sha256(array: Array) -> str:
     """Of the bytes of an array in C order."""
-    return hashlib.sha256(array.data).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _parts(path: Path, spec: ModelSpec, prefix: str) -> dict[str, Part]:
@@ -217,8 +181,11 @@ def _parts(path: Path, spec: ModelSpec, prefix: str) -> dict[str, Part]:
     return parts
 
 
-def _moved(name: str, given: Contents, kept: Contents, part: Part, sums: Summed) -> Moved:
+def _moved(name: str, given: Contents, kept: Contents, part: Part) -> Moved:
     """A row of the report. Raises ConformanceError where the target has other numbers than the source."""
-    if sha256(part.array()) != sums.sha256(name):
+    array = kept.weights[name]
+    written = sha256(array)
+    if sha256(part.array()) != written:
         raise ConformanceError(f"weight {name}: reads back from the target with other numbers")
-    return Moved(name, tuple(origins(given, kept, name)), part, sums.sha256(name), name not in sums.not_finite)
+    finite = not array.size or bool(np.isfinite(array.max()) and np.isfinite(array.min()))
+    return Moved(name, tuple(origins(given, kept, name)), part, written, finite)

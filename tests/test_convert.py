@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 from rnnzoo.conformance import assert_equivalent, converted
@@ -191,6 +192,18 @@ def test_what_a_target_cannot_express_is_refused_by_name(tmp_path: Path) -> None
         with pytest.raises(UnsupportedError, match=rf"a\.pt: .*{words}"):
             convert(source, tmp_path / "a.pt", plain=True)
         assert not (tmp_path / "a.pt").exists()
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_another_cell_under_torchs_names_is_refused_by_its_name(tmp_path: Path, kind: type, suffix: str) -> None:
+    arrays = {name: tensor.numpy() for name, tensor in kind(3, 4).state_dict().items()}
+    if suffix == ".npz":
+        np.savez(tmp_path / f"a{suffix}", **arrays)
+    else:
+        safetensors.numpy.save_file(arrays, tmp_path / f"a{suffix}")
+    with pytest.raises(UnsupportedError, match=kind.__name__):
+        convert(tmp_path / f"a{suffix}", tmp_path / "b.npz")
 
 
 def test_one_bias_as_two_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
@@ -33,6 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "conformance").symlink_to(ROOT / "conformance")
     _run(made, "rnnzoo train task=digits model=simple_rnn backend=numpy trainer.steps=2 hydra.run.dir=made")
     shutil.copy(made / "made" / "model.safetensors", made)
+    theirs = {"encoder": torch.nn.RNN(5, 6, 2, bidirectional=True), "decoder": torch.nn.RNN(6, 4)}
+    torch.save({"epoch": 3, "model": torch.nn.ModuleDict(theirs).state_dict()}, made / "checkpoint.pt")
     return made
 
 

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, described, envelope
+from ..spec.stored import transposed
 from . import architecture
 from .examining import CONFIG, METADATA, OWN, WEIGHTS
 from .finding import own_place
 from .naming import plain_place
 
-STRIP, TILE = 128, 64  # rows
+STRIP = 128  # rows
 Array = NDArray[Any]
 
 
@@ -104,13 +105,5 @@ def _pieces(contents: Contents, row: Row) -> Iterator[memoryview]:
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     for start in range(0, row.shape[0], STRIP):
         stop = start + STRIP
-        part = _turned(array[:, start:stop]) if row.transposed else np.ascontiguousarray(array[start:stop])
+        part = transposed(array[:, start:stop]) if row.transposed else np.ascontiguousarray(array[start:stop])
         yield part.reshape(-1).view(np.uint8).data
-
-
-def _turned(array: Array) -> Array:
-    """The transposed array, made in tiles: in one go it takes five times as long (measured at 64 MiB)."""
-    turned = np.empty(array.shape[::-1], array.dtype)
-    for start in range(0, len(array), TILE):
-        turned[:, start : start + TILE] = array[start : start + TILE].T
-    return turned
