@@ -120,13 +120,13 @@ def check_training(backend: Any, case: TrainingCase, dtype: str) -> Iterator[Com
     In float64 the last step is made by a new trainer, which takes over by the state, so that the state must be whole.
     """
     model = _model(backend, case.case, dtype)
-    *first, last = case.batches()
+    *first, last = case.updates()
     trainer = backend.trainer(model, case.training)
-    steps = [trainer.step(batch) for batch in first]
+    steps = [trainer.step(*batches) for batches in first]
     if dtype == "float64":
         state, trainer = trainer.state(), backend.trainer(model, case.training)
         trainer.load_state(state)
-    steps.append(trainer.step(last))
+    steps.append(trainer.step(*last))
     found = {"loss": np.array([s[0] for s in steps]), "gradient norm": np.array([s[1] for s in steps])}
     expected, limits = truth_and_bounds("training", case, dtype)
     numbers = [name for name in expected if name not in ("loss", "gradient norm", "step")]

@@ -45,7 +45,9 @@ def _smaller(item: Item) -> Iterator[Item]:
 
 
 def _smaller_runs(case: TrainingCase) -> Iterator[TrainingCase]:
-    plain = [replace(case, carries=False), replace(case, training=replace(case.training, clip=None))]
+    plain = [replace(case, carries=False), replace(case, accumulates=False)]
+    simpler = [replace(case.training, clip=None), replace(case.training, schedule=None)]
+    plain += [replace(case, training=training) for training in simpler]
     yield from (other for other in plain if other != case)
     inner = (inner for inner in _smaller_cases(case.case) if inner.spec.head == case.case.spec.head)
     yield from (replace(case, case=one) for one in inner)

@@ -1,4 +1,4 @@
-"""Losses, optimizers, clipping and the trainer, written out in NumPy (SPEC.md, 12)."""
+"""Losses, clipping and the trainer, written out in NumPy (SPEC.md, 12)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,6 @@ import numpy as np
 from ..spec.backend import StepResult
 from ..spec.inputs import Cotangents
 from ..spec.training import (
-    SGD,
     Batch,
     CheckedBatch,
     Clip,
@@ -16,11 +15,11 @@ from ..spec.training import (
     CrossEntropy,
     Loss,
     TrainingSpec,
-    checked_batch,
     checked_state,
-    optimizer_slots,
+    checked_update,
 )
 from .model import SequenceModel
+from .optimizers import update
 
 Array = Any
 
@@ -70,42 +69,39 @@ class Trainer:
         self.training = training
         self._step = 0
         self._slots = {
-            slot: {name: np.zeros_like(array) for name, array in model.weights.items()}
-            for slot in optimizer_slots(training.optimizer)
+            slot: {name: np.full_like(array, start) for name, array in model.weights.items()}
+            for slot, start in training.optimizer.slots.items()
         }
         self._carried: dict[str, Array] | None = None
 
-    def step(self, batch: Batch) -> StepResult:
-        """One update; the loss before it and the gradients' global norm before clipping. Raises InputError."""
+    def step(self, batch: Batch, *more: Batch) -> StepResult:
+        """One update by all batches; the loss before it and the gradients' global norm before clipping.
+
+        Raises InputError.
+        """
         model, training = self.model, self.training
-        checked = checked_batch(model.spec, model.dtype, training.loss, batch, self._carried)
-        result, tape = model.forward(checked.arguments)
-        loss, d_scores = loss_and_gradient(training.loss, result.scores, checked)
-        every = model.backward(tape, Cotangents(None, None, d_scores))
-        gradients = {name: every[name] for name in model.weights}
+        loss, gradients = 0.0, {name: np.zeros_like(array) for name, array in model.weights.items()}
+        for checked in checked_update(model.spec, model.dtype, training.loss, (batch, *more), lambda: self._carried):
+            part, found = self._gradients(checked)
+            loss += part
+            gradients = {name: g + found[name] for name, g in gradients.items()}
         norm = global_norm(gradients)
-        self._step += 1
-        for name, gradient in clipped(training.clip, gradients, norm).items():
-            self._update(name, gradient)
-        self._carried = dict(result.final_states)
+        self._update(clipped(training.clip, gradients, norm))
         return StepResult(loss, norm)
 
-    def _update(self, name: str, g: Array) -> None:
-        rule, weight = self.training.optimizer, self.model.weights[name]
-        if isinstance(rule, SGD):
-            if rule.momentum:
-                v = self._slots["momentum"][name]
-                v *= rule.momentum
-                v += g
-                g = v
-            weight -= rule.learning_rate * g
-            return
-        m, v = self._slots["first_moment"][name], self._slots["second_moment"][name]
-        m += (1 - rule.beta1) * (g - m)
-        v *= rule.beta2
-        v += (1 - rule.beta2) * (g * g)
-        rate = rule.learning_rate / (1 - rule.beta1**self._step)
-        weight -= rate * m / (np.sqrt(v) / np.sqrt(1 - rule.beta2**self._step) + rule.epsilon)
+    def _gradients(self, batch: CheckedBatch) -> tuple[float, Mapping[str, Array]]:
+        """The loss of a batch and its gradients; the final states are carried on."""
+        result, tape = self.model.forward(batch.arguments)
+        loss, d_scores = loss_and_gradient(self.training.loss, result.scores, batch)
+        self._carried = dict(result.final_states)
+        return loss, self.model.backward(tape, Cotangents(None, None, d_scores))
+
+    def _update(self, gradients: Mapping[str, Array]) -> None:
+        self._step += 1
+        rule, rate = self.training.optimizer, self.training.learning_rate(self._step)
+        for name, gradient in gradients.items():
+            slots = {slot: arrays[name] for slot, arrays in self._slots.items()}
+            update(rule, self._step, rate, self.model.weights[name], gradient, slots)
 
     def state(self) -> dict[str, Array]:
         """A copy of the step count, the optimizer's slots and the carried states."""

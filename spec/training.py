@@ -1,7 +1,7 @@
 """How a model is trained, as frozen descriptions (SPEC.md, 12). Each backend implements them in its own framework."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,8 @@ from .data import Described, check_choice, check_number
 from .errors import InputError, SpecError, listed
 from .inputs import Inputs, as_array, checked_inputs, numbers
 from .model import ModelSpec
+from .optimizers import OPTIMIZERS, Optimizer
+from .schedules import SCHEDULES, Schedule
 
 REDUCTIONS = ("mean", "sum", "batch_mean")
 Array = NDArray[Any]
@@ -49,38 +51,6 @@ class MeanSquaredError(_Loss):
 
 
 @dataclass(frozen=True)
-class SGD(Described):
-    """v = momentum v + g; p = p - learning_rate v. v starts at 0."""
-
-    learning_rate: float
-    momentum: float = 0.0
-    KIND: ClassVar[str] = "sgd"
-
-    def __post_init__(self) -> None:
-        check_number("sgd learning_rate", self.learning_rate, 0.0, np.inf)
-        check_number("sgd momentum", self.momentum, 0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Adam(Described):
-    """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
-    p = p - learning_rate / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon), t from 1.
-    """
-
-    learning_rate: float = 0.001
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    KIND: ClassVar[str] = "adam"
-
-    def __post_init__(self) -> None:
-        check_number("adam learning_rate", self.learning_rate, 0.0, np.inf)
-        check_number("adam beta1", self.beta1, 0.0, 1.0)
-        check_number("adam beta2", self.beta2, 0.0, 1.0)
-        check_number("adam epsilon", self.epsilon, 0.0, np.inf, open_low=True)
-
-
-@dataclass(frozen=True)
 class ClipByGlobalNorm(Described):
     """All gradients times min(1, maximum / norm), norm the exact 2-norm of all of them together."""
 
@@ -103,13 +73,12 @@ class ClipByValue(Described):
 
 
 Loss = CrossEntropy | MeanSquaredError
-Optimizer = SGD | Adam
 Clip = ClipByGlobalNorm | ClipByValue
 
 
 @dataclass(frozen=True)
 class TrainingSpec(Described):
-    """Loss, optimizer and clipping of a training run.
+    """Loss, optimizer, clipping and the schedule of the learning rate of a training run.
 
     Raises:
         SpecError: a value is outside its range, or a part is missing.
@@ -118,16 +87,22 @@ class TrainingSpec(Described):
     loss: Loss
     optimizer: Optimizer
     clip: Clip | None = None
+    schedule: Schedule | None = None
 
     PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {
-        "loss": (CrossEntropy, MeanSquaredError), "optimizer": (SGD, Adam), "clip": (ClipByGlobalNorm, ClipByValue),
+        "loss": (CrossEntropy, MeanSquaredError), "optimizer": OPTIMIZERS, "clip": (ClipByGlobalNorm, ClipByValue),
+        "schedule": SCHEDULES,
     }  # fmt: skip
 
     def __post_init__(self) -> None:
         for name, kinds in self.PARTS.items():
             value = getattr(self, name)
-            if not isinstance(value, kinds) and not (name == "clip" and value is None):
+            if not isinstance(value, kinds) and not (value is None and name in ("clip", "schedule")):
                 raise SpecError(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
+
+    def learning_rate(self, t: int) -> float:
+        """The learning rate of update t, from 1, in double precision."""
+        return float(self.optimizer.learning_rate * (self.schedule.factor(t) if self.schedule else 1.0))
 
 
 @dataclass(frozen=True)
@@ -159,12 +134,14 @@ class CheckedBatch:
         arguments: as for a run; the carried states stand in `initial_states`.
         targets: int64 classes, 0 at invalid steps; or numbers in the model's dtype, 0 at invalid steps.
         entries: bool, True where an entry counts: (B, T), or (B,) where the head reads the final states.
+        count: of the losses that are summed: entries, times the scores of each for the squared error.
         divisor: what the sum over the entries is divided by.
     """
 
     arguments: Inputs
     targets: Array
     entries: NDArray[np.bool_]
+    count: int
     divisor: int
 
 
@@ -194,10 +171,30 @@ def checked_batch(
     else:
         entries = np.ones((rows, steps), np.bool_) if arguments.mask is None else arguments.mask
     if isinstance(loss, CrossEntropy):
-        targets, width = _classes(as_array("targets", batch.targets), entries, spec.head.size), 1
+        targets, count = _classes(as_array("targets", batch.targets), entries, spec.head.size), int(entries.sum())
     else:
-        targets, width = _numbers(as_array("targets", batch.targets), entries, spec.head.size, dtype), spec.head.size
-    return CheckedBatch(arguments, targets, entries, loss.divisor(rows, int(entries.sum()) * width))
+        targets = _numbers(as_array("targets", batch.targets), entries, spec.head.size, dtype)
+        count = int(entries.sum()) * spec.head.size
+    return CheckedBatch(arguments, targets, entries, count, loss.divisor(rows, count))
+
+
+def checked_update(
+    spec: ModelSpec, dtype: str, loss: Loss, batches: Sequence[Batch], carried: Callable[[], Mapping[str, Array] | None]
+) -> Iterator[CheckedBatch]:
+    """The batches of one update, one after the other, all divided by what the entries of all of them give.
+
+    `carried` gives the final states of the batch before; it is asked when a batch that continues is due.
+
+    Raises:
+        InputError: as `checked_batch`; for all that needs no carried state before the first batch is given.
+    """
+    divisor = None
+    if len(batches) > 1:
+        alone = [checked_batch(spec, dtype, loss, replace(batch, continues=False), None) for batch in batches]
+        divisor = loss.divisor(sum(len(b.arguments.inputs) for b in alone), sum(b.count for b in alone))
+    for batch in batches:
+        checked = checked_batch(spec, dtype, loss, batch, carried() if batch.continues else None)
+        yield checked if divisor is None else replace(checked, divisor=divisor)
 
 
 def _classes(targets: Array, entries: NDArray[np.bool_], size: int) -> Array:
@@ -217,13 +214,6 @@ def _numbers(targets: Array, entries: NDArray[np.bool_], size: int, dtype: str) 
     return np.where(entries[..., None], numbers("targets", targets, dtype), np.zeros((), dtype))
 
 
-def optimizer_slots(optimizer: Optimizer) -> tuple[str, ...]:
-    """Names of what an optimizer keeps for each weight; a trainer's state has `{slot}.{weight}` and `step`."""
-    if isinstance(optimizer, Adam):
-        return ("first_moment", "second_moment")
-    return ("momentum",) if optimizer.momentum else ()
-
-
 def checked_state(
     spec: ModelSpec, training: TrainingSpec, dtype: str, state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Array]:
@@ -232,7 +222,7 @@ def checked_state(
     Raises:
         InputError: a name is missing or surplus, or a shape or dtype is another.
     """
-    slots = {f"{slot}.{name}": shape for slot in optimizer_slots(training.optimizer) for name, shape in shapes.items()}
+    slots = {f"{slot}.{name}": shape for slot in training.optimizer.slots for name, shape in shapes.items()}
     carried = {f"carried.{name}" for name in spec.cell_definition.states}
     missing = {"step", *slots} - set(state)
     surplus = set(state) - {"step", *slots} - carried

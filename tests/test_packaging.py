@@ -22,10 +22,10 @@ KNOW_BACKENDS = (
     "conformance/adapters/",  # know the backends of Keras, which share some names with ours
 )
 EXPORTS = {
-    "Adam", "Backend", "Batch", "ClipByGlobalNorm", "ClipByValue", "Contents", "Context", "CrossEntropy", "Draw",
-    "Embedding", "Head", "INITIALIZERS", "Initializer", "MeanSquaredError", "ModelSpec", "Parameter", "Result",
-    "RnnZooError", "SGD", "StepResult", "TrainingSpec", "backend_names", "initial_weights", "load", "load_backend",
-    "parameters", "save",
+    "Adagrad", "Adam", "Backend", "Batch", "ClipByGlobalNorm", "ClipByValue", "Contents", "Context", "Cosine",
+    "CrossEntropy", "Draw", "Embedding", "Head", "INITIALIZERS", "Initializer", "MeanSquaredError", "ModelSpec",
+    "Parameter", "RMSprop", "Result", "RnnZooError", "SGD", "StepDecay", "StepResult", "TrainingSpec", "WarmUp",
+    "backend_names", "initial_weights", "load", "load_backend", "parameters", "save",
 }  # fmt: skip
 # Files that only one framework has a use for, each with its reason.
 OWN_FILES = {

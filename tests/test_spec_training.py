@@ -8,18 +8,25 @@ import pytest
 
 from rnnzoo.spec import (
     SGD,
+    Adagrad,
     Adam,
     Batch,
     ClipByGlobalNorm,
     ClipByValue,
+    Cosine,
     CrossEntropy,
     Head,
     MeanSquaredError,
     ModelSpec,
+    RMSprop,
+    StepDecay,
     TrainingSpec,
+    WarmUp,
 )
 from rnnzoo.spec.errors import InputError, SpecError
-from rnnzoo.spec.training import checked_batch, checked_state, optimizer_slots
+from rnnzoo.spec.optimizers import OPTIMIZERS
+from rnnzoo.spec.training import checked_batch, checked_state
+from rnnzoo.tasks.configs import AdagradConfig, AdamConfig, RMSpropConfig, SGDConfig
 
 B, T, I, H, O = 3, 5, 4, 6, 7  # noqa: E741 (the spec's symbols)
 STEPS = ModelSpec("simple_rnn", I, H, head=Head(O))
@@ -30,10 +37,14 @@ NUMBERS = np.random.default_rng(1).normal(size=(B, T, O))
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), MeanSquaredError("sum"), CrossEntropy("batch_mean")])
-@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.5, 0.9), Adam(), Adam(0.01, 0.0, 0.5, 1e-3)])
+@pytest.mark.parametrize("optimizer", [
+    SGD(0.1), SGD(0.5, 0.9, nesterov=True), Adam(0.01, 0.0, 0.5, 1e-3, "hat", weight_decay=0.1, decoupled=True),
+    RMSprop(0.1, 0.5, 1e-3, 0.9, True, "inside"), Adagrad(0.1, 1e-3, 0.1, "inside"),
+])  # fmt: skip
+@pytest.mark.parametrize("schedule", [None, StepDecay(3), Cosine(7, 0.1), WarmUp(2), WarmUp(2, Cosine(5))])
 @pytest.mark.parametrize("clip", [None, ClipByGlobalNorm(5.0), ClipByValue(0.1)])
-def test_a_training_spec_survives_plain_data(loss: object, optimizer: object, clip: object) -> None:
-    spec = TrainingSpec(loss, optimizer, clip)
+def test_a_training_spec_survives_plain_data(loss: object, optimizer: object, clip: object, schedule: object) -> None:
+    spec = TrainingSpec(loss, optimizer, clip, schedule)
     assert TrainingSpec.from_data(spec.to_data()) == spec
 
 
@@ -48,6 +59,24 @@ def test_a_training_spec_survives_plain_data(loss: object, optimizer: object, cl
         (lambda: Adam(beta1=1), "adam beta1"),
         (lambda: Adam(beta2=-0.1), "adam beta2"),
         (lambda: Adam(epsilon=0), r"adam epsilon: expected a number in \(0, inf\), got 0"),
+        (lambda: SGD(0.1, nesterov=True), "sgd nesterov: expected a momentum above 0"),
+        (lambda: SGD(0.1, 0.9, nesterov=1), "sgd nesterov: expected true or false"),
+        (lambda: SGD(0.1, weight_decay=-1), r"sgd weight_decay: expected a number in \[0, inf\), got -1"),
+        (lambda: Adam(decoupled="yes"), "adam decoupled: expected true or false"),
+        (lambda: Adam(epsilon_place="inside"), "adam epsilon_place: expected one of 'hat', 'outside', got 'inside'"),
+        (lambda: RMSprop(epsilon_place="hat"), "rmsprop epsilon_place: expected one of 'inside', 'outside'"),
+        (lambda: RMSprop(alpha=1.0), "rmsprop alpha"),
+        (lambda: RMSprop(momentum=1.0), "rmsprop momentum"),
+        (lambda: RMSprop(centred=None), "rmsprop centred: expected true or false"),
+        (lambda: Adagrad(initial_accumulator=-1), "adagrad initial_accumulator"),
+        (lambda: Adagrad(epsilon=0), r"adagrad epsilon: expected a number in \(0, inf\), got 0"),
+        (lambda: StepDecay(0), "step schedule every: expected an integer of at least 1, got 0"),
+        (lambda: StepDecay(1, -1), "step schedule decay"),
+        (lambda: Cosine(None), "cosine schedule steps: expected an integer of at least 1, got None"),
+        (lambda: Cosine(3, -0.1), "cosine schedule minimum"),
+        (lambda: WarmUp(0), "warm_up schedule steps"),
+        (lambda: WarmUp(1, WarmUp(1)), "warm_up schedule then: expected StepDecay, Cosine or None, got WarmUp"),
+        (lambda: TrainingSpec(CrossEntropy(), SGD(0.1), None, 0.5), "schedule: expected StepDecay or Cosine or WarmUp"),
         (lambda: ClipByGlobalNorm(0), r"clip maximum: expected a number in \(0, inf\), got 0"),
         (lambda: ClipByValue(math.inf), "clip maximum: .* got inf"),
         (lambda: TrainingSpec(None, SGD(0.1)), "loss: expected CrossEntropy or MeanSquaredError, got None"),
@@ -135,10 +164,31 @@ def test_a_batch_continues_from_what_was_carried() -> None:
         checked_batch(STEPS, "float64", CrossEntropy(), Batch(X[:2], CLASSES[:2], continues=True), carried)
 
 
-def test_optimizers_name_what_they_keep() -> None:
-    assert optimizer_slots(SGD(0.1)) == ()
-    assert optimizer_slots(SGD(0.1, 0.5)) == ("momentum",)
-    assert optimizer_slots(Adam()) == ("first_moment", "second_moment")
+def test_optimizers_name_what_they_keep_and_where_it_starts() -> None:
+    assert SGD(0.1).slots == {}
+    assert SGD(0.1, 0.5).slots == {"momentum": 0.0}
+    assert Adam().slots == {"first_moment": 0.0, "second_moment": 0.0}
+    assert RMSprop().slots == {"square_average": 0.0}
+    assert set(RMSprop(momentum=0.5, centred=True).slots) == {"square_average", "gradient_average", "momentum"}
+    assert Adagrad(initial_accumulator=0.25).slots == {"square_sum": 0.25}
+
+
+def test_the_fields_of_every_optimizer_are_options_of_the_configs() -> None:
+    configs = (SGDConfig, AdamConfig, RMSpropConfig, AdagradConfig)
+    names = {config().kind: {field.name for field in dataclasses.fields(config)} for config in configs}
+    assert names == {rule.KIND: {"kind", *(field.name for field in dataclasses.fields(rule))} for rule in OPTIMIZERS}
+
+
+def test_the_learning_rate_of_an_update_follows_the_schedule() -> None:
+    def rates(schedule: object) -> list[float]:
+        return [TrainingSpec(CrossEntropy(), SGD(0.5), None, schedule).learning_rate(t) for t in range(1, 8)]
+
+    assert rates(None) == [0.5] * 7
+    assert rates(StepDecay(3, 0.5)) == [0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+    assert rates(WarmUp(4)) == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5]
+    assert rates(WarmUp(2, StepDecay(2, 0.5))) == [0.25, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
+    assert rates(Cosine(4, 0.5))[::2] == [0.5, 0.375, 0.25, 0.25], "where cos is 1, 0, -1"
+    assert all(np.diff(rates(Cosine(6))) < 0), "it is at its minimum after 6 updates, not before"
 
 
 TRAINING = TrainingSpec(CrossEntropy(), SGD(0.1, 0.5))

@@ -36,7 +36,9 @@ ASKED = """
     final states averaged, not summed; norm taken after clipping;
     weight of a wrong layer written; forward and backward swapped in the file; two biases merged without a word;
     transposition missing; order of gates; dtype of the file changed; metadata of another spec; -0 lost in the file;
-    a file written half
+    a file written half;
+    epsilon misplaced in RMSprop; epsilon misplaced in Adagrad; decay coupled; decay decoupled;
+    Nesterov taken for plain momentum; not centred; accumulator from 0; learning rate constant; mean of means
 """
 APPLICABLE = [
     (backend, fault.name)

@@ -19,6 +19,7 @@ from rnnzoo.conformance.tape import Value, pulled_back, total
 from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.spec import (
     SGD,
+    Adagrad,
     Adam,
     Batch,
     ClipByGlobalNorm,
@@ -28,7 +29,9 @@ from rnnzoo.spec import (
     Head,
     MeanSquaredError,
     ModelSpec,
+    RMSprop,
     TrainingSpec,
+    WarmUp,
     load_backend,
 )
 from rnnzoo.spec.errors import InputError, SpecError, UnsupportedError, WeightError
@@ -442,15 +445,24 @@ def test_learning_rate_is_exact(assert_right: Callable[..., None]) -> None:
         variable = keras.Variable(1.0, dtype="float64")
         optimizer.build([variable])
         optimizer.apply([tf.constant(1.0, tf.float64)])
-        epsilon = getattr(optimizer, "epsilon", 0.0)
+        epsilon = getattr(optimizer.rule, "epsilon", 0.0)
 
         def expected(ops: Exact, epsilon: float = epsilon) -> dict[str, np.ndarray]:
             below = ops.add(ops.constant(1.0), ops.hyperparameter(epsilon))
             return {"weight": ops.add(ops.constant(1.0), -ops.divide(ops.hyperparameter(0.1), below))}
 
         assert_right({"weight": variable.numpy()}, expected)
-    for optimizer in (optimizers.SGD(0.1, 0.9, name="mine"), optimizers.Adam(0.1, beta2=0.99, clipnorm=2.0)):
-        assert type(optimizer).from_config(optimizer.get_config()).get_config() == optimizer.get_config()
+
+
+def test_optimizer_is_built_again_from_its_config() -> None:
+    for optimizer in (
+        optimizers.SGD(0.1, 0.9, True, weight_decay=0.1, name="mine"),
+        optimizers.Adam(0.1, beta2=0.99, epsilon_place="hat", clipnorm=2.0),
+        optimizers.RMSprop(0.1, 0.9, 1e-3, 0.5, True, "inside", weight_decay=0.1, decoupled=True),
+        optimizers.Adagrad(0.1, 1e-3, 0.25, "inside"),
+    ):
+        again = type(optimizer).from_config(optimizer.get_config())
+        assert again.get_config() == optimizer.get_config() and again.rule == optimizer.rule
         assert optimizer.get_config()["learning_rate"] == 0.1
 
 
@@ -466,6 +478,16 @@ def fitted(model: SequenceModel, optimizer: Any, x: Any, y: Any, jit_compile: bo
         (SGD(0.1, 0.9), lambda: optimizers.SGD(0.1, 0.9, global_clipnorm=0.2), False),
         (Adam(0.01), lambda: optimizers.Adam(0.01, global_clipnorm=0.2), False),
         (Adam(0.01), lambda: optimizers.Adam(0.01, global_clipnorm=0.2), True),
+        (
+            RMSprop(0.01, weight_decay=0.5, decoupled=True),
+            lambda: optimizers.RMSprop(0.01, weight_decay=0.5, decoupled=True, global_clipnorm=0.2),
+            False,
+        ),
+        (
+            Adagrad(0.1, initial_accumulator=0.1, weight_decay=0.5),
+            lambda: optimizers.Adagrad(0.1, initial_accumulator=0.1, weight_decay=0.5, global_clipnorm=0.2),
+            True,
+        ),
     ],
 )
 def test_fit_trains_as_the_spec_says(
@@ -523,7 +545,7 @@ def test_update_is_traced_once_for_all_batch_sizes_and_lengths() -> None:
 
 
 def test_trainer_state_is_numpys(assert_relay: Callable[..., None]) -> None:
-    training = TrainingSpec(MeanSquaredError("sum"), Adam(0.01))
+    training = TrainingSpec(MeanSquaredError("sum"), RMSprop(0.01, momentum=0.5, centred=True), None, WarmUp(3))
     case = TrainingCase(Case(STREAMING, B, T, "empty_row", initial=True, bits=53), training, carries=True)
     assert_relay(case, ("tf", "numpy", "tf"))
     assert_relay(case, ("numpy", "tf", "numpy"))

@@ -22,6 +22,7 @@ from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.training import TrainingCase
 from rnnzoo.spec import (
     SGD,
+    Adagrad,
     Adam,
     Batch,
     ClipByGlobalNorm,
@@ -30,13 +31,17 @@ from rnnzoo.spec import (
     Embedding,
     Head,
     ModelSpec,
+    RMSprop,
     TrainingSpec,
+    WarmUp,
     initial_weights,
     load_backend,
 )
 from rnnzoo.spec.errors import InputError, SpecError, UnsupportedError, WeightError
 from rnnzoo.spec.inputs import Cotangents, checked_inputs
+from rnnzoo.spec.optimizers import Optimizer
 from rnnzoo.torch_impl import Recurrent, SequenceModel
+from rnnzoo.torch_impl.optimizers import Written, torch_optimizer
 from rnnzoo.torch_impl.recurrence import _recurrence
 from rnnzoo.torch_impl.weights import dtype_name, named_parameters, state_dict_names
 
@@ -423,13 +428,39 @@ def test_run_and_gradients_leave_the_module_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), Adam(0.01)])
+@pytest.mark.parametrize("optimizer", [
+    SGD(0.1, 0.9, nesterov=True, weight_decay=0.1), SGD(0.1, weight_decay=0.1, decoupled=True), Adam(0.01),
+    Adam(0.01, epsilon_place="hat"), Adam(0.01, weight_decay=0.1, decoupled=True), RMSprop(0.01, momentum=0.5),
+    RMSprop(0.01, momentum=0.5, centred=True), Adagrad(0.1, initial_accumulator=0.1),
+    Adagrad(0.1, 1e-3, epsilon_place="inside"),
+])  # fmt: skip
 def test_a_trainer_continues_where_one_of_numpy_stopped(
-    optimizer: SGD | Adam, assert_relay: Callable[..., None]
+    optimizer: Optimizer, assert_relay: Callable[..., None]
 ) -> None:
-    training = TrainingSpec(CrossEntropy(), optimizer, ClipByGlobalNorm(0.1))
+    training = TrainingSpec(CrossEntropy(), optimizer, ClipByGlobalNorm(0.1), WarmUp(2))
     case = Case(spec_of("stacked_rnn", head=Head(7)), B, T, "empty_row", bits=53)
     assert_relay(TrainingCase(case, training, carries=True), ("numpy", "torch", "numpy"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [(SGD(0.1, 0.9, True, weight_decay=0.1), torch.optim.SGD), (Adam(weight_decay=0.1), torch.optim.Adam),
+     (Adam(decoupled=True), torch.optim.AdamW), (RMSprop(), torch.optim.RMSprop), (Adagrad(), torch.optim.Adagrad)],
+)  # fmt: skip
+def test_an_optimizer_is_torchs_own_where_that_computes_the_rule(rule: Optimizer, kind: type) -> None:
+    weights = [nn.Parameter(torch.ones(2))]
+    assert type(torch_optimizer(rule, weights)) is kind
+    assert type(torch_optimizer(RMSprop(centred=True), weights)) is Written, "torch takes the root of what may be < 0"
+
+
+def test_a_centred_rmsprop_survives_a_gradient_that_stays_the_same() -> None:
+    weight = nn.Parameter(torch.zeros(50))
+    optimizer = torch_optimizer(RMSprop(0.01, 0.1, centred=True), [weight])
+    for _ in range(30):
+        weight.grad = torch.linspace(0.1, 3, 50)
+        optimizer.step()
+    state = optimizer.state[weight]
+    assert (state["square_avg"] < state["grad_avg"] ** 2).any() and weight.isfinite().all()
 
 
 def test_a_sequence_model_may_be_the_core_alone() -> None:

@@ -1,6 +1,6 @@
 """Losses, clipping and the trainer; a whole update is one graph (SPEC.md, 12)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from ..spec.training import (
     CrossEntropy,
     Loss,
     TrainingSpec,
-    checked_batch,
     checked_state,
+    checked_update,
 )
 from .arguments import named_states
 from .graphs import Graph
@@ -76,14 +76,34 @@ class Trainer:
         self._optimizer.build(list(self._weights.values()))
         self._carried: dict[str, Array] | None = None
         self.graph = Graph(self._update)
+        self._slopes, self._applied = Graph(self._gradients), Graph(self._apply)  # of an update by several batches
 
-    def step(self, batch: Batch) -> StepResult:
-        """One update; the loss before it and the gradients' global norm before clipping. Raises InputError."""
-        model = self.model
-        checked = checked_batch(model.spec, model.dtype, self.training.loss, batch, self._carried)
-        loss, norm, final = self.graph(self._tensors(checked))
-        self._carried = {name: state.numpy() for name, state in final.items()}
+    def step(self, batch: Batch, *more: Batch) -> StepResult:
+        """One update by all batches; the loss before it and the gradients' global norm before clipping.
+
+        Raises InputError.
+        """
+        model, training = self.model, self.training
+        checked = checked_update(model.spec, model.dtype, training.loss, (batch, *more), lambda: self._carried)
+        if training.schedule:
+            self._optimizer.learning_rate = training.learning_rate(int(self._optimizer.iterations.numpy()) + 1)
+        if more:
+            return self._accumulated(checked)
+        loss, norm, final = self.graph(self._tensors(next(checked)))
+        self._carry(final)
         return StepResult(float(loss), float(norm))
+
+    def _accumulated(self, batches: Iterator[CheckedBatch]) -> StepResult:
+        loss, gradients = 0.0, {name: tf.zeros_like(variable.value) for name, variable in self._weights.items()}
+        for batch in batches:
+            part, found, final = self._slopes(self._tensors(batch))
+            loss += float(part)
+            gradients = {name: total + found[name] for name, total in gradients.items()}
+            self._carry(final)
+        return StepResult(loss, float(self._applied(gradients)))
+
+    def _carry(self, final: Mapping[str, Tensor]) -> None:
+        self._carried = {name: state.numpy() for name, state in final.items()}
 
     def _tensors(self, batch: CheckedBatch) -> dict[str, Any]:
         given, dtype = batch.arguments, self.model.dtype
@@ -98,7 +118,11 @@ class Trainer:
         }
 
     def _update(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        names, weights = self.model.spec.cell_definition.states, list(self._weights.values())
+        loss, gradients, final = self._gradients(given)
+        return loss, self._apply(gradients), final
+
+    def _gradients(self, given: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        names = self.model.spec.cell_definition.states
         initial = {name: given[f"initial.{name}"] for name in names if f"initial.{name}" in given}
         with tf.GradientTape() as tape:
             scores, _, final = self.model(
@@ -109,11 +133,15 @@ class Trainer:
                 return_state=True,
             )
             loss = loss_value(self.training.loss, scores, given["targets"], given["entries"], given["scale"])
-        sources = [variable.value for variable in weights]
-        gradients = [dense(g) for g in tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
+        sources = {name: variable.value for name, variable in self._weights.items()}
+        found = tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return loss, {name: dense(g) for name, g in found.items()}, named_states(self.model.spec, final)
+
+    def _apply(self, given: dict[str, Tensor]) -> Tensor:
+        gradients = [given[name] for name in self._weights]
         norm = global_norm(gradients)
-        self._optimizer.apply(clipped(self.training.clip, gradients, norm), weights)
-        return loss, norm, named_states(self.model.spec, final)
+        self._optimizer.apply(clipped(self.training.clip, gradients, norm), list(self._weights.values()))
+        return norm
 
     def state(self) -> dict[str, Array]:
         """A copy of the step count, the optimizer's slots and the carried states, in the spec's layout."""

@@ -1,4 +1,4 @@
-"""Losses, clipping and the trainer (SPEC.md, 12). torch's SGD and Adam compute the spec's equations as they are."""
+"""Losses, clipping and the trainer (SPEC.md, 12)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,23 +9,20 @@ from torch import Tensor, nn
 
 from ..spec.backend import StepResult
 from ..spec.training import (
-    SGD,
     Batch,
+    CheckedBatch,
     Clip,
     ClipByGlobalNorm,
     CrossEntropy,
     Loss,
-    Optimizer,
     TrainingSpec,
-    checked_batch,
     checked_state,
-    optimizer_slots,
+    checked_update,
 )
 from .model import SequenceModel, arguments, named_result
+from .optimizers import SLOTS, torch_optimizer
 from .recurrent import Recurrent
 from .weights import model_dtype, named_parameters, to_array, to_tensor
-
-SLOTS = {"momentum": "momentum_buffer", "first_moment": "exp_avg", "second_moment": "exp_avg_sq"}  # spec's: torch's
 
 
 def loss_value(loss: Loss, scores: Tensor, targets: Tensor, entries: Tensor, divisor: int) -> Tensor:
@@ -57,13 +54,6 @@ def clipped(clip: Clip | None, gradients: list[Tensor], norm: float) -> list[Ten
     return [g.clamp(-clip.maximum, clip.maximum) for g in gradients]
 
 
-def torch_optimizer(rule: Optimizer, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """torch's own optimizer for the rule."""
-    if isinstance(rule, SGD):
-        return torch.optim.SGD(weights, lr=rule.learning_rate, momentum=rule.momentum)
-    return torch.optim.Adam(weights, lr=rule.learning_rate, betas=(rule.beta1, rule.beta2), eps=rule.epsilon)
-
-
 class Trainer:
     """Updates a model in place, one batch at a time. Weights whose `requires_grad` is False stay as they are."""
 
@@ -75,37 +65,51 @@ class Trainer:
         self._step = 0
         self._carried: dict[str, Tensor] | None = None
 
-    def step(self, batch: Batch) -> StepResult:
-        """One update; the loss before it and the gradients' global norm before clipping. Raises InputError."""
+    def step(self, batch: Batch, *more: Batch) -> StepResult:
+        """One update by all batches; the loss before it and the gradients' global norm before clipping.
+
+        Raises InputError.
+        """
         model, training = self.model, self.training
-        carried = self._carried_arrays() if batch.continues else None
-        checked = checked_batch(model.spec, model_dtype(model), training.loss, batch, carried)
+        dtype, batches = model_dtype(model), (batch, *more)
         trained = [weight for weight in self._weights.values() if weight.requires_grad]
-        with torch.inference_mode(False), torch.enable_grad():
-            _, final, scores = named_result(model, model(**arguments(model, checked.arguments)))
-            assert scores is not None
-            targets, entries = (to_tensor(array, scores.device) for array in (checked.targets, checked.entries))
-            loss = loss_value(training.loss, scores, targets, entries, checked.divisor)
-            gradients = list(torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True))
-            result = StepResult(*torch.stack([loss.detach(), global_norm(gradients)]).tolist())  # the one host sync
+        with torch.inference_mode(False), torch.no_grad():
+            loss, gradients = torch.zeros(()), [torch.zeros_like(weight) for weight in trained]
+            for checked in checked_update(model.spec, dtype, training.loss, batches, self._carried_arrays):
+                part, found = self._gradients(checked, trained)
+                loss, gradients = part + loss, [total + g for total, g in zip(gradients, found, strict=True)]
+            result = StepResult(*torch.stack([loss, global_norm(gradients)]).tolist())  # the one host sync
         self._update(trained, clipped(training.clip, gradients, result.gradient_norm))
-        self._carried = {name: state.detach() for name, state in final.items()}
         return result
+
+    def _gradients(self, batch: CheckedBatch, trained: list[nn.Parameter]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The loss of a batch and its gradients; the final states are carried on."""
+        model = self.model
+        with torch.enable_grad():
+            _, final, scores = named_result(model, model(**arguments(model, batch.arguments)))
+            assert scores is not None
+            targets, entries = (to_tensor(array, scores.device) for array in (batch.targets, batch.entries))
+            loss = loss_value(self.training.loss, scores, targets, entries, batch.divisor)
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
+        self._carried = {name: state.detach() for name, state in final.items()}
+        return loss.detach(), gradients
 
     def _update(self, weights: list[nn.Parameter], gradients: list[Tensor]) -> None:
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
+        self._step += 1
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.training.learning_rate(self._step)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._step += 1
 
     def state(self) -> dict[str, Any]:
         """A copy of the step count, the optimizer's slots and the carried states."""
         found: dict[str, Any] = {"step": np.asarray(self._step, np.int64)}
-        for slot in optimizer_slots(self.training.optimizer):
+        for slot, start in self.training.optimizer.slots.items():
             for name, weight in self._weights.items():
                 value = self._optimizer.state[weight].get(SLOTS[slot]) if weight in self._optimizer.state else None
-                found[f"{slot}.{name}"] = to_array(torch.zeros_like(weight) if value is None else value)
+                found[f"{slot}.{name}"] = to_array(torch.full_like(weight, start) if value is None else value)
         return found | {f"carried.{name}": array for name, array in (self._carried_arrays() or {}).items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -114,10 +118,10 @@ class Trainer:
         shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
         arrays = checked_state(model.spec, self.training, model_dtype(model), state, shapes)
         self._step = int(arrays["step"])
-        slots = optimizer_slots(self.training.optimizer)
+        slots = self.training.optimizer.slots
         for name, weight in self._weights.items():
             own = {SLOTS[slot]: to_tensor(arrays[f"{slot}.{name}"], weight.device) for slot in slots}
-            if "exp_avg" in own:
+            if not isinstance(self._optimizer, torch.optim.SGD):  # it counts no steps
                 own["step"] = torch.tensor(float(self._step), dtype=torch.float32)
             self._optimizer.state[weight] = own
         names = [name for name in model.spec.cell_definition.states if f"carried.{name}" in arrays]

@@ -1,21 +1,20 @@
 """A trainer outside of the backend, over the gradients that it gives: what faults of training are made of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...spec.backend import StepResult
+from ...spec.optimizers import SGD, Adagrad, Adam, RMSprop
 from ...spec.training import (
-    Adam,
     Batch,
     CheckedBatch,
     ClipByGlobalNorm,
     CrossEntropy,
     TrainingSpec,
-    checked_batch,
     checked_state,
-    optimizer_slots,
+    checked_update,
 )
 from .wrapped import Array, Model, Wrapped
 
@@ -27,25 +26,29 @@ class Trainer:
 
     def __init__(self, backend: Wrapped, model: Model, training: TrainingSpec) -> None:
         self.backend, self.model, self.training = backend, model, training
-        zeros = {name: np.zeros_like(a) for name, a in backend.to_spec(model).items()}
-        self.slots = {slot: dict(zeros) for slot in optimizer_slots(training.optimizer)}
+        weights = backend.to_spec(model)
+        self.slots = {
+            slot: {name: np.full_like(a, self.start(start)) for name, a in weights.items()}
+            for slot, start in training.optimizer.slots.items()
+        }
         self.t = 0
         self.carried: Named | None = None
 
-    def step(self, batch: Batch) -> StepResult:
-        model, checked = self.model, self.checked(batch)
-        given, arguments = checked.arguments, self.arguments(checked)
-        result = self.backend.run(model, given.inputs, **arguments)
-        loss, d_scores = self.loss(np.asarray(result.scores), checked)
-        every = self.backend.gradients(model, given.inputs, scores_cotangent=d_scores, **arguments)
-        weights = self.backend.to_spec(model)
-        gradients = {name: every[name] for name in weights}
+    def step(self, *batches: Batch) -> StepResult:
+        model, weights = self.model, self.backend.to_spec(self.model)
+        total, gradients = 0.0, {name: np.zeros_like(a) for name, a in weights.items()}
+        for checked in self.checked(batches):
+            given, arguments = checked.arguments, self.arguments(checked)
+            result = self.backend.run(model, given.inputs, **arguments)
+            loss, d_scores = self.loss(np.asarray(result.scores), checked)
+            every = self.backend.gradients(model, given.inputs, scores_cotangent=d_scores, **arguments)
+            total, gradients = total + loss, {name: g + every[name] for name, g in gradients.items()}
+            self.carried = dict(result.final_states)
         norm = self.norm(gradients, checked, d_scores)
         self.t += 1
         clipped = self.clipped(gradients, norm)
         self.backend.from_spec(model, {name: self.updated(name, a, clipped[name]) for name, a in weights.items()})
-        self.carried = dict(result.final_states)
-        return StepResult(loss, self.reported(norm, clipped))
+        return StepResult(total, self.reported(norm, clipped))
 
     def state(self) -> Named:
         found: Named = {"step": np.asarray(self.t, np.int64)}
@@ -60,8 +63,9 @@ class Trainer:
         carried = {n.removeprefix("carried."): a for n, a in arrays.items() if n.startswith("carried.")}
         self.carried = carried or None
 
-    def checked(self, batch: Batch) -> CheckedBatch:
-        return checked_batch(self.model.spec, self.model.dtype, self.training.loss, batch, self.carried)
+    def checked(self, batches: Sequence[Batch]) -> Iterator[CheckedBatch]:
+        model = self.model
+        return checked_update(model.spec, model.dtype, self.training.loss, batches, lambda: self.carried)
 
     def arguments(self, checked: CheckedBatch) -> dict[str, Any]:
         given = checked.arguments
@@ -106,22 +110,66 @@ class Trainer:
     def factor(self, maximum: float, norm: float) -> float:
         return maximum / norm if norm > maximum else 1.0
 
+    def start(self, start: float) -> float:
+        return start
+
     def updated(self, name: str, weight: Array, g: Array) -> Array:
-        rule = self.training.optimizer
+        weight, g = self.decayed(weight, g)
+        rule, kept = self.training.optimizer, {slot: arrays[name] for slot, arrays in self.slots.items()}
         if isinstance(rule, Adam):
-            m, v = self.slots["first_moment"], self.slots["second_moment"]
-            m[name] = (rule.beta1 * m[name] + (1 - rule.beta1) * g).astype(g.dtype)
-            v[name] = (rule.beta2 * v[name] + (1 - rule.beta2) * g * g).astype(g.dtype)
-            return (weight - self.adam(rule, m[name], v[name])).astype(weight.dtype)
-        if not rule.momentum:
-            return (weight - self.rate * g).astype(weight.dtype)
-        slot = self.slots["momentum"]
-        slot[name] = self.momentum(rule.momentum, slot[name], g).astype(g.dtype)
-        return (weight - self.momentum_step(slot[name])).astype(weight.dtype)
+            self.mix(kept, "first_moment", rule.beta1, g)
+            self.mix(kept, "second_moment", rule.beta2, g * g)
+            step = self.adam(rule, kept["first_moment"], kept["second_moment"])
+        else:
+            step = self.momentum_step(self.with_momentum(kept, self.quotient(kept, g)))
+        for slot, array in kept.items():
+            self.slots[slot][name] = array.astype(g.dtype)
+        return (weight - step).astype(weight.dtype)
 
     @property
     def rate(self) -> float:
-        return self.training.optimizer.learning_rate
+        return self.training.learning_rate(self.t)
+
+    def decayed(self, weight: Array, g: Array) -> tuple[Array, Array]:
+        rule = self.training.optimizer
+        if rule.decoupled:
+            return (weight * (1 - self.rate * rule.weight_decay)).astype(weight.dtype), g
+        return weight, g + rule.weight_decay * weight
+
+    def quotient(self, kept: Named, g: Array) -> Array:
+        rule = self.training.optimizer
+        if isinstance(rule, Adagrad):
+            kept["square_sum"] = kept["square_sum"] + g * g
+            return g / self.root(rule, kept["square_sum"])
+        if not isinstance(rule, RMSprop):
+            return g
+        self.mix(kept, "square_average", rule.alpha, g * g)
+        if rule.centred:
+            self.mix(kept, "gradient_average", rule.alpha, g)
+        return g / self.root(rule, self.variance(kept))
+
+    def variance(self, kept: Named) -> Array:
+        if "gradient_average" not in kept:
+            return kept["square_average"]
+        variance: Array = np.maximum(kept["square_average"] - kept["gradient_average"] ** 2, 0)
+        return variance
+
+    def root(self, rule: RMSprop | Adagrad, s: Array) -> Array:
+        root: Array = np.sqrt(s + rule.epsilon) if rule.epsilon_place == "inside" else np.sqrt(s) + rule.epsilon
+        return root
+
+    def with_momentum(self, kept: Named, g: Array) -> Array:
+        rule = self.training.optimizer
+        if "momentum" not in kept or not isinstance(rule, SGD | RMSprop):
+            return g
+        kept["momentum"] = self.momentum(rule.momentum, kept["momentum"], g)
+        return self.nesterov(rule, kept["momentum"], g)
+
+    def nesterov(self, rule: SGD | RMSprop, v: Array, g: Array) -> Array:
+        return g + rule.momentum * v if isinstance(rule, SGD) and rule.nesterov else v
+
+    def mix(self, kept: Named, slot: str, factor: float, new: Array) -> None:
+        kept[slot] = factor * kept[slot] + (1 - factor) * new
 
     def momentum(self, momentum: float, v: Array, g: Array) -> Array:
         return momentum * v + g
@@ -130,8 +178,11 @@ class Trainer:
         return self.rate * v
 
     def adam(self, rule: Adam, m: Array, v: Array) -> Array:
-        root = np.sqrt(v) / np.sqrt(1 - rule.beta2**self.t)
-        step: Array = self.rate / (1 - rule.beta1**self.t) * m / (root + rule.epsilon)
+        correction, rate = np.sqrt(1 - rule.beta2**self.t), self.rate / (1 - rule.beta1**self.t)
+        if rule.epsilon_place == "hat":
+            step: Array = rate * correction * m / (np.sqrt(v) + rule.epsilon)
+        else:
+            step = rate * m / (np.sqrt(v) / correction + rule.epsilon)
         return step
 
 

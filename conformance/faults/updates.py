@@ -1,13 +1,14 @@
 """Faults of training: losses, clipping, optimizers, and the state that a trainer hands on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ...spec.training import Adam, Batch, CheckedBatch, CrossEntropy
+from ...spec.optimizers import SGD, Adagrad, Adam, RMSprop
+from ...spec.training import Batch, CheckedBatch, CrossEntropy
 from .derivatives import embedded_gradient
 from .fault import Fault
 from .trainer import Named, Trained, Trainer, cross_entropy, norm_of
@@ -113,6 +114,70 @@ class MomentsUncorrected(Trainer):
         return step
 
 
+class EpsilonElsewhere(Trainer):
+    """`which` optimizers add it inside the root instead of outside, and outside instead of inside."""
+
+    which: type[RMSprop] | type[Adagrad]
+
+    def root(self, rule: RMSprop | Adagrad, s: Array) -> Array:
+        if isinstance(rule, self.which):
+            rule = replace(rule, epsilon_place="outside" if rule.epsilon_place == "inside" else "inside")
+        return super().root(rule, s)
+
+
+class EpsilonOfRMSprop(EpsilonElsewhere):
+    which = RMSprop
+
+
+class EpsilonOfAdagrad(EpsilonElsewhere):
+    which = Adagrad
+
+
+class DecayCoupled(Trainer):
+    def decayed(self, weight: Array, g: Array) -> tuple[Array, Array]:
+        return weight, g + self.training.optimizer.weight_decay * weight
+
+
+class DecayDecoupled(Trainer):
+    def decayed(self, weight: Array, g: Array) -> tuple[Array, Array]:
+        return (weight * (1 - self.rate * self.training.optimizer.weight_decay)).astype(weight.dtype), g
+
+
+class DecayWithoutRate(Trainer):
+    def decayed(self, weight: Array, g: Array) -> tuple[Array, Array]:
+        rule = self.training.optimizer
+        if rule.decoupled:
+            return (weight * (1 - rule.weight_decay)).astype(weight.dtype), g
+        return super().decayed(weight, g)
+
+
+class NesterovPlain(Trainer):
+    def nesterov(self, rule: SGD | RMSprop, v: Array, g: Array) -> Array:
+        return v
+
+
+class NotCentred(Trainer):
+    def variance(self, kept: Named) -> Array:
+        return kept["square_average"]
+
+
+class AccumulatorFromZero(Trainer):
+    def start(self, start: float) -> float:
+        return 0.0
+
+
+class RateConstant(Trainer):
+    @property
+    def rate(self) -> float:
+        return self.training.optimizer.learning_rate
+
+
+class ScheduleLate(Trainer):
+    @property
+    def rate(self) -> float:
+        return self.training.learning_rate(max(self.t - 1, 1))
+
+
 class RateInFloat32(Trainer):
     @property
     def rate(self) -> float:
@@ -132,8 +197,15 @@ class StepForgotten(Trainer):
 
 
 class StateNotCarried(Trainer):
-    def checked(self, batch: Batch) -> CheckedBatch:
-        return super().checked(replace(batch, continues=False))
+    def checked(self, batches: Sequence[Batch]) -> Iterator[CheckedBatch]:
+        return super().checked([replace(batch, continues=False) for batch in batches])
+
+
+class MeanOfMeans(Trainer):
+    def checked(self, batches: Sequence[Batch]) -> Iterator[CheckedBatch]:
+        for batch in batches:
+            for checked in super().checked([batch]):
+                yield replace(checked, divisor=checked.divisor * len(batches))
 
 
 def _fault(name: str, story: str, trainer: type[Trainer], thread: str | None = None) -> Fault:
@@ -201,6 +273,18 @@ FAULTS = (
         "Adam's moments are used as they are, biased towards 0.",
         MomentsUncorrected, "https://github.com/google-research/bert/issues/153",
     ),
+    _fault("epsilon misplaced in RMSprop", "It is inside the root where it belongs outside, or the other way round.",
+           EpsilonOfRMSprop),
+    _fault("epsilon misplaced in Adagrad", "It is inside the root where it belongs outside, or the other way round.",
+           EpsilonOfAdagrad),
+    _fault("decay coupled", "Weight decay is added to the gradient where it is to be decoupled.", DecayCoupled),
+    _fault("decay decoupled", "Weight decay shrinks weights where it is to be added to the gradients.", DecayDecoupled),
+    _fault("decay without the learning rate", "Decoupled decay does not follow the learning rate.", DecayWithoutRate),
+    _fault("Nesterov taken for plain momentum", "The gradient is not added to the momentum again.", NesterovPlain),
+    _fault("not centred", "The square of the mean gradient is not subtracted.", NotCentred),
+    _fault("accumulator from 0", "Adagrad's sum starts at 0, whatever start is asked for.", AccumulatorFromZero),
+    _fault("learning rate constant", "The schedule is not followed.", RateConstant),
+    _fault("schedule an update late", "The first update's learning rate is used twice.", ScheduleLate),
     _fault("learning rate in float32", "The rate of a float64 model is kept as float32.", RateInFloat32),
     _fault(
         "moments forgotten",
@@ -208,6 +292,11 @@ FAULTS = (
         MomentsForgotten, "https://github.com/OpenNMT/OpenNMT-py/issues/617",
     ),
     _fault("step count forgotten", "A resumed run corrects its moments as if it were new.", StepForgotten),
+    _fault(
+        "mean of means",
+        "Each batch of an update is divided by its own number of entries, and by the number of batches.",
+        MeanOfMeans, "https://github.com/huggingface/transformers/issues/24725",
+    ),
     _fault("state not carried to the next batch", "Every batch starts from 0, also one that continues.",
            StateNotCarried),
 )  # fmt: skip
