@@ -20,10 +20,12 @@ SCHEMAS = "hydra/rnnzoo"
 
 @dataclass
 class LearningRates:
-    """A rate for each optimizer."""
+    """A rate for each optimizer; a task may leave those out that have a value here."""
 
     adam: float = MISSING
     sgd: float = MISSING
+    rmsprop: float = 0.001
+    adagrad: float = 0.05
 
 
 @dataclass
@@ -58,6 +60,67 @@ class CharLMConfig:
 
 
 @dataclass
+class AddingConfig:
+    """`length`: steps in a sequence."""
+
+    name: str = "adding"
+    length: int = 50
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
+class CopyConfig:
+    """`length`: symbols; `delay`: steps from the last of them to their copy; `alphabet_size`: different ones."""
+
+    name: str = "copy"
+    length: int = 5
+    delay: int = 5
+    alphabet_size: int = 8
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
+class ForecastConfig:
+    """`series`: sunspots or co2; `data`, `column`: a CSV file of your own; `season`: of the baseline."""
+
+    name: str = "forecast"
+    series: str = "sunspots"
+    data: str | None = None
+    column: str | None = None
+    window: int = 24
+    season: int | None = None
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
+class TaggingConfig:
+    """`embedding_size`: width of a word's vector."""
+
+    name: str = "tagging"
+    embedding_size: int = 16
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
+class OnuSleepConfig:
+    """`length`: intervals in a training sequence; `delay_price`: cost of a mean delay of one interval."""
+
+    name: str = "onu_sleep"
+    length: int = 60
+    delay_price: float = 1.0
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
+class CaptioningConfig:
+    """`embedding_size`: width of a word's vector."""
+
+    name: str = "captioning"
+    embedding_size: int = 16
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
 class ModelConfig:
     """The fields of a `ModelSpec` that a task leaves open."""
 
@@ -80,22 +143,56 @@ class BackendConfig:
 
 @dataclass
 class AdamConfig:
-    """The fields of `spec.training.Adam`."""
+    """The fields of `spec.optimizers.Adam`."""
 
     kind: str = "adam"
     learning_rate: float = MISSING
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    epsilon_place: str = "outside"
+    weight_decay: float = 0.0
+    decoupled: bool = False
 
 
 @dataclass
 class SGDConfig:
-    """The fields of `spec.training.SGD`."""
+    """The fields of `spec.optimizers.SGD`."""
 
     kind: str = "sgd"
     learning_rate: float = MISSING
     momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    decoupled: bool = False
+
+
+@dataclass
+class RMSpropConfig:
+    """The fields of `spec.optimizers.RMSprop`."""
+
+    kind: str = "rmsprop"
+    learning_rate: float = MISSING
+    alpha: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+    centred: bool = False
+    epsilon_place: str = "outside"
+    weight_decay: float = 0.0
+    decoupled: bool = False
+
+
+@dataclass
+class AdagradConfig:
+    """The fields of `spec.optimizers.Adagrad`."""
+
+    kind: str = "adagrad"
+    learning_rate: float = MISSING
+    epsilon: float = 1e-10
+    initial_accumulator: float = 0.0
+    epsilon_place: str = "outside"
+    weight_decay: float = 0.0
+    decoupled: bool = False
 
 
 @dataclass
@@ -125,12 +222,13 @@ class TrainerConfig:
 
 @dataclass
 class Config:
-    """A whole training config. `task` and `optimizer` have one of the types above."""
+    """A whole training config. `task` and `optimizer` have one of the types above; `schedule` is None for none."""
 
     task: Any = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     optimizer: Any = MISSING
+    schedule: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
@@ -147,7 +245,10 @@ def register(backends: list[str]) -> None:
     """Give Hydra the schemas, and an option of the group `backend` for each backend that has no file there."""
     store = ConfigStore.instance()
     schemas = {
-        "config": Config, "digits": DigitsConfig, "char_lm": CharLMConfig, "adam": AdamConfig, "sgd": SGDConfig,
+        "config": Config, "digits": DigitsConfig, "char_lm": CharLMConfig, "adding": AddingConfig, "copy": CopyConfig,
+        "forecast": ForecastConfig, "tagging": TaggingConfig, "onu_sleep": OnuSleepConfig,
+        "captioning": CaptioningConfig,
+        "adam": AdamConfig, "sgd": SGDConfig, "rmsprop": RMSpropConfig, "adagrad": AdagradConfig,
     }  # fmt: skip
     for name, schema in schemas.items():
         store.store(group=SCHEMAS, name=name, node=schema)

@@ -14,8 +14,8 @@ def evaluate(contents: Contents, backend_name: str, **overrides: Any) -> Evaluat
     Args:
         contents: of a file that `rnnzoo train` wrote, or that was converted from one.
         backend_name: as for `load_backend`.
-        overrides: `text=PATH` (char_lm) or `data=PATH` (digits) for data that lie elsewhere, or for others; these
-            are then taken as they are, unless `sha256=HEX` says what they must be.
+        overrides: `text=PATH` (char_lm) or `data=PATH` (digits, forecast) for data that lie elsewhere, or for others;
+            these are then taken as they are, unless `sha256=HEX` says what they must be.
 
     Raises:
         FileError: the file names no task, or the data are missing or have changed since.

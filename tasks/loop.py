@@ -68,7 +68,7 @@ def train(config: Mapping[str, Any], folder: Path) -> Summary:
     backend = load_backend(config["backend"]["name"])
     task = load_task({key: value for key, value in config["task"].items() if key != "suggested"})
     spec = model_spec(task, config["model"])
-    training = training_spec(task, config["optimizer"], trainer)
+    training = training_spec(task, config["optimizer"], config["schedule"], trainer)
     if reason := backend.supports(spec):
         raise BackendError(f"backend {backend.name!r}: {reason}")
     if not hasattr(backend, "trainer"):
@@ -93,11 +93,14 @@ def train(config: Mapping[str, Any], folder: Path) -> Summary:
     return summary
 
 
-def training_spec(task: Task, optimizer: Mapping[str, Any], trainer: Mapping[str, Any]) -> TrainingSpec:
-    """The task's loss, and optimizer and clipping of the config. Raises SpecError."""
+def training_spec(
+    task: Task, optimizer: Mapping[str, Any], schedule: Mapping[str, Any] | None, trainer: Mapping[str, Any]
+) -> TrainingSpec:
+    """The task's loss, and optimizer, schedule and clipping of the config. Raises SpecError."""
     check_choice("trainer.clip_kind", trainer["clip_kind"], (ClipByGlobalNorm.KIND, ClipByValue.KIND))
     clip = None if trainer["clip"] is None else {"kind": trainer["clip_kind"], "maximum": trainer["clip"]}
-    return TrainingSpec.from_data({"loss": task.loss.to_data(), "optimizer": dict(optimizer), "clip": clip}, "config")
+    parts = {"loss": task.loss.to_data(), "optimizer": dict(optimizer), "clip": clip, "schedule": schedule}
+    return TrainingSpec.from_data(parts, "config")
 
 
 def run_length(task: Task, trainer: Mapping[str, Any]) -> Length:

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 
 from ..spec.backend import Contents
 from ..spec.errors import BackendError, FileError, InputError, SpecError, listed
-from ..spec.model import Embedding, Head, ModelSpec
+from ..spec.model import Context, Embedding, Head, ModelSpec
 from ..spec.training import Batch, Loss
 
 Array = NDArray[Any]
-TASKS: Mapping[str, str] = {"digits": ".digits:Digits", "char_lm": ".char_lm:CharLM"}
+TASKS: Mapping[str, str] = {
+    "digits": ".digits:Digits", "char_lm": ".char_lm:CharLM", "adding": ".adding:Adding", "copy": ".copying:Copy",
+    "forecast": ".forecast:Forecast", "tagging": ".tagging:Tagging", "onu_sleep": ".onu_sleep:OnuSleep",
+    "captioning": ".captioning:Captioning",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class ModelParts:
     input_size: int
     head: Head
     embedding: Embedding | None = None
+    context: Context | None = None
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,15 @@ class Evaluation:
     Attributes:
         metric: the name of the task's own metric.
         metrics: all of them by name, that one first.
-        predictions: the class of the largest score for each test example; for a language model, for each character.
+        predictions: for each test example, for a language model each character: the class of the largest score, or
+            the number itself.
         baseline: the metric of something simple fitted on the same training data.
         baseline_name: what that is.
     """
 
     metric: str
     metrics: Mapping[str, float]
-    predictions: NDArray[np.int64]
+    predictions: Array
     baseline: float
     baseline_name: str
 
@@ -63,7 +69,7 @@ class Task(Protocol):
     """A task knows no framework: it makes batches of NumPy arrays, and evaluates through `backend.run`."""
 
     name: str
-    source: str  # the setting that names its file of data
+    source: str | None  # the setting that names its file of data; None where the data are drawn
     metric: str
     loss: Loss
 
@@ -121,12 +127,16 @@ def task_of(contents: Contents, overrides: Mapping[str, Any]) -> Task:
     if not isinstance(recorded, Mapping):
         raise FileError("expected a model that 'rnnzoo train' wrote, got one whose file names no task; train it anew")
     kind = _kind(recorded.get("name"))
-    if unknown := set(overrides) - {kind.source, "sha256"}:
-        known = listed([kind.source, "sha256"])
-        raise SpecError(f"task {kind.name}: a trained model has no override {listed(unknown)}; known are {known}")
+    known = {kind.source, "sha256"} if kind.source else set()
+    if unknown := set(overrides) - known:
+        raise SpecError(
+            f"task {kind.name}: a trained model has no override {listed(unknown)}; known are {listed(known)}"
+        )
     try:
         task = load_task({**recorded, **({"sha256": None} if kind.source in overrides else {}), **overrides})
     except FileError as error:
+        if kind.source is None:
+            raise
         raise FileError(f"{error}; name the data's place with 'rnnzoo evaluate FILE {kind.source}=PATH'") from error
     _check_fits(task, contents.spec)
     return task
@@ -135,13 +145,14 @@ def task_of(contents: Contents, overrides: Mapping[str, Any]) -> Task:
 def _check_fits(task: Task, spec: ModelSpec) -> None:
     """Raises InputError where the model has another form than the task's data want; unused classes are fine."""
     parts, head = task.parts, spec.head
-    same = (parts.input_size, parts.embedding) == (spec.input_size, spec.embedding)
+    same = (parts.input_size, parts.embedding, parts.context) == (spec.input_size, spec.embedding, spec.context)
     if not (same and head and head.reads == parts.head.reads and head.size >= parts.head.size):
-        found = ModelParts(spec.input_size, spec.head, spec.embedding) if spec.head else "a model without a head"
-        raise InputError(
-            f"task {task.name}: its data want {parts}, the model has {found}; "
-            f"name other data with 'rnnzoo evaluate FILE {task.source}=PATH'"
-        )
+        found = (
+            ModelParts(spec.input_size, spec.head, spec.embedding, spec.context)
+            if spec.head else "a model without a head"
+        )  # fmt: skip
+        way_out = f"name other data with 'rnnzoo evaluate FILE {task.source}=PATH'" if task.source else "train it anew"
+        raise InputError(f"task {task.name}: its data want {parts}, the model has {found}; {way_out}")
 
 
 def model_spec(task: Task, fields: Mapping[str, Any]) -> ModelSpec:
@@ -151,7 +162,9 @@ def model_spec(task: Task, fields: Mapping[str, Any]) -> ModelSpec:
         SpecError: a field is out of its range, or the model makes no sense for the task.
     """
     parts = task.parts
-    spec = ModelSpec(input_size=parts.input_size, embedding=parts.embedding, head=parts.head, **fields)
+    spec = ModelSpec(
+        input_size=parts.input_size, embedding=parts.embedding, head=parts.head, context=parts.context, **fields
+    )
     if reason := task.reason_against(spec):
         raise SpecError(f"task {task.name}: {reason}")
     return spec

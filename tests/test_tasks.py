@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from rnnzoo.conformance.arithmetic import Exact
 from rnnzoo.spec import Contents, ModelSpec, initial_weights
 from rnnzoo.spec.errors import BackendError, FileError, InputError, SpecError, WeightError
+from rnnzoo.tasks.configs import SCHEMAS, register
 from rnnzoo.tasks.evaluate import evaluate
-from rnnzoo.tasks.task import load_task, log_softmax, model_spec, task_of
+from rnnzoo.tasks.task import TASKS, load_task, log_softmax, model_spec, task_of
 
 FIELDS = {"variant": "bi_rnn", "hidden_size": 5}
 
@@ -25,14 +28,14 @@ def digits_contents(**provenance: Any) -> Contents:
 
 
 def test_a_task_is_made_again_from_its_settings() -> None:
-    for name in ("digits", "char_lm"):
+    for name in TASKS:
         task = load_task({"name": name})
         again = load_task(task.settings())
         assert again.settings() == task.settings() and again.parts == task.parts
 
 
 def test_an_unknown_task_or_setting_is_refused_by_name() -> None:
-    with pytest.raises(SpecError, match=r"'char_lm', 'digits', got 'poetry'"):
+    with pytest.raises(SpecError, match=r"'char_lm', .*'digits', .*got 'poetry'"):
         load_task({"name": "poetry"})
     with pytest.raises(SpecError, match=r"digits: no setting 'text'; known are 'data'"):
         load_task({"name": "digits", "text": "x"})
@@ -45,10 +48,20 @@ def test_a_model_takes_its_sizes_from_the_task_and_the_rest_from_the_config() ->
 
 
 @pytest.mark.parametrize("variant", ["bi_rnn", "stacked_bi_rnn"])
-def test_a_language_model_must_not_read_backward(variant: str) -> None:
+@pytest.mark.parametrize("name", ["char_lm", "onu_sleep", "captioning"])
+def test_a_model_that_would_see_its_target_is_refused(name: str, variant: str) -> None:
     fields = {"variant": variant, "hidden_size": 5, "num_layers": 2 if "stacked" in variant else 1}
-    with pytest.raises(SpecError, match=f"char_lm: {variant} reads backward.*take simple_rnn or stacked_rnn"):
-        model_spec(load_task({"name": "char_lm"}), fields)
+    with pytest.raises(SpecError, match=f"{name}: {variant} reads backward.*take simple_rnn or stacked_rnn"):
+        model_spec(load_task({"name": name}), fields)
+
+
+def test_every_task_has_a_config_whose_settings_it_takes() -> None:
+    register([])
+    for name in TASKS:
+        config = OmegaConf.to_container(ConfigStore.instance().load(f"{SCHEMAS}/{name}.yaml").node)
+        assert isinstance(config, dict)
+        config.pop("suggested")
+        assert load_task(config).name == name
 
 
 def test_evaluation_finds_the_task_in_the_provenance() -> None:
@@ -150,11 +163,12 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_importing_the_tasks_loads_no_framework_and_no_data_package(
-    fresh_python: Callable[..., CompletedProcess[str]],
+    fresh_python: Callable[..., CompletedProcess[str]], root: Path
 ) -> None:
-    names = ("task", "digits", "char_lm", "markov", "configs", "completion", "loop", "train", "evaluate", "sample")
+    names = sorted(path.stem for path in (root / "tasks").glob("*.py") if path.stem != "__init__")
     done = fresh_python(
         f"import sys; {'; '.join(f'import rnnzoo.tasks.{name}' for name in names)}\n"
-        "print(sorted({'torch', 'tensorflow', 'keras', 'sklearn', 'tqdm', 'pydoc_data.topics'} & set(sys.modules)))"
+        "found = {'torch', 'tensorflow', 'keras', 'sklearn', 'tqdm', 'statsmodels', 'pydoc_data.topics'}\n"
+        "print(sorted(found & set(sys.modules)))"
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

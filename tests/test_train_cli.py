@@ -22,7 +22,7 @@ from rnnzoo.numpy_impl.backend import BACKEND
 from rnnzoo.spec import TrainingSpec, initial_weights, load, load_backend
 from rnnzoo.tasks.completion import SCRIPTS, complete
 from rnnzoo.tasks.evaluate import evaluate
-from rnnzoo.tasks.task import load_task
+from rnnzoo.tasks.task import TASKS, load_task
 from rnnzoo.tasks.train import main
 
 SHORT = ["backend=numpy", "model.hidden_size=6", "trainer.steps=3"]
@@ -242,10 +242,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_status_1(capsys: pytest.Ca
     assert all("NaN" not in line for line in Path("here/metrics.jsonl").read_text().splitlines())
 
 
+def test_an_optimizer_and_a_schedule_are_chosen_by_name() -> None:
+    options = ["trainer.steps=3", "optimizer=adamw", "schedule=warm_up", "schedule.steps=2", "hydra.run.dir=here"]
+    assert main([*SHORT, *options]) == 0
+    training = load(Path("here/model.safetensors")).provenance["training"]
+    assert (training["optimizer"]["kind"], training["optimizer"]["decoupled"]) == ("adam", True)
+    assert training["schedule"] == {"kind": "warm_up", "steps": 2, "then": None}
+
+
 def test_help_names_the_groups_and_starts_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for line in ("task: char_lm, digits", "model: bi_rnn, simple_rnn, stacked_bi_rnn, stacked_rnn", "optimizer: adam"):
+    for line in ("task: adding, ", "model: bi_rnn, simple_rnn, stacked_bi_rnn, stacked_rnn", "optimizer: adagrad"):
         assert line in out
     assert "hydra/rnnzoo" not in out and not list(Path().iterdir())
 
@@ -277,7 +285,7 @@ def test_tab_completion_knows_groups_options_and_keys(
 ) -> None:
     for line, expected in (
         ("rnnzoo train ta", ["task.", "task="]),
-        ("rnnzoo train task=", ["task=char_lm", "task=digits"]),
+        ("rnnzoo train task=", [f"task={name}" for name in sorted(TASKS)]),
         ("/usr/bin/rnnzoo train task=char_lm model=stacked", ["model=stacked_bi_rnn", "model=stacked_rnn"]),
         ("rnnzoo train -m backend=t", ["backend=tf", "backend=torch"]),
         ("rnnzoo train task=char_lm task.win", ["task.window="]),
