@@ -5,6 +5,7 @@ Exit status: 0 done; 1 a check failed, or a conversion could not be proven; 2 ba
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -22,6 +23,8 @@ EPILOG = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # the program itself: what is half done is cleared away
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if given[:1] == ["train"]:
             from ..tasks.train import main as train
@@ -169,12 +172,17 @@ def _hints(options: argparse.Namespace) -> Any:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from ..spec.checkpoint import check_writable
     from ..spec.npz import read_npz
     from . import conversion_report
     from .convert import convert, convert_all
 
     if options.prefix and not options.plain:
         raise InputError("--prefix: names in a plain state dict; pass --plain too")
+    if options.report:
+        check_writable(options.report, force=options.force)
+        if options.report.absolute() in (options.source.absolute(), options.target.absolute()):
+            raise InputError(f"--report {options.report}: expected a file of its own")
     settings = {
         "hints": _hints(options), "plain": options.plain, "prefix": options.prefix, "force": options.force,
         "inputs": read_npz(options.inputs) if options.inputs else None,

@@ -55,9 +55,10 @@ class Comparison:
     @property
     def decidable(self) -> bool:
         """Whether rounding alone stays below the largest element: where it does not, anything would pass."""
-        allowed = float(self.allowed.max(initial=0.0))
-        largest = float(np.abs(self.expected[np.isfinite(self.expected)]).max(initial=0.0))
-        return allowed == 0 or largest == 0 or allowed < largest
+        finite = np.isfinite(self.expected)
+        allowed = float(self.allowed[finite].max(initial=0.0))
+        largest = float(np.abs(self.expected[finite]).max(initial=0.0))
+        return allowed == 0 or (largest == 0 and np.isfinite(allowed)) or allowed < largest
 
     def worst(self) -> tuple[int, ...]:
         """The index of the element with the largest ratio."""

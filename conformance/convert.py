@@ -11,7 +11,7 @@ import numpy as np
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import NO_HINTS, check_writable, described, write_atomically
-from ..spec.errors import ConformanceError, UnsupportedError
+from ..spec.errors import ConformanceError, InputError, UnsupportedError, listed
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters
@@ -98,6 +98,7 @@ def convert(
     """
     form, found = find(source, hints)
     one = chosen(source, found, layer)
+    _check_told(source, one, hints)
     check_writable(target, force=force)
     return _converted(Source(source, form, found, one), target, plain, prefix, inputs, force)
 
@@ -138,6 +139,8 @@ def _converted(
 ) -> Conversion:
     form, given = format_of(target), source.contents
     described(given)
+    if plain and not form.plain:
+        raise InputError(f"{target}: --plain: no framework has layers for a {form.name} file; leave it out")
     plain = form.plain and (plain or form is ONNX)
     kept, changes = adapted(given, form.files.plain_bias if plain else (given.spec.bias,))
     if reason := form.files.holds(kept.spec, plain=plain):
@@ -159,13 +162,31 @@ def _converted(
     moved, proof, writing, proving = done[0]
     return Conversion(
         source.path, target, source.layer, kept.spec, (source.form.name, form.name), moved, tuple(changes),
-        tuple(source.found.rest), proof, (writing, proving),
+        tuple(_left_behind(source)), proof, (writing, proving),
     )  # fmt: skip
 
 
 def sha256(array: Array) -> str:
     """Of the bytes of an array in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _left_behind(source: Source) -> list[str]:
+    """Every tensor of the file that is no part of the layer: those of no layer, and those of other layers."""
+    own = {part.name for part in source.layer.parts.values()}
+    others = (part.name for layer in source.found.layers for part in layer.parts.values() if part.name not in own)
+    return [*dict.fromkeys(others), *source.found.rest]
+
+
+def _check_told(source: Path, one: FoundLayer, hints: Hints) -> None:
+    """Raises InputError where the user says something else than the file does."""
+    assert one.spec is not None
+    told = hints.nonlinearity
+    if told and "nonlinearity" not in one.assumed and told != one.spec.nonlinearity:
+        raise InputError(f"{source}: its nonlinearity is {one.spec.nonlinearity}, not {told}; leave out --nonlinearity")
+    if hints.spec and hints.spec != one.spec:
+        fields = [name for name, value in one.spec.to_data().items() if hints.spec.to_data()[name] != value]
+        raise InputError(f"{source}: the spec that was given differs from the file's in {listed(fields)}; leave it out")
 
 
 def _parts(path: Path, spec: ModelSpec, prefix: str) -> dict[str, Part]:

@@ -115,6 +115,7 @@ def compare(a: Side, b: Side, inputs: Any = None) -> list[Comparison]:
     _check_comparable(a, b)
     arguments = shared_arguments(a, b) if inputs is None else _arguments(inputs)
     arguments = _representable(arguments, coarser(a.dtype, b.dtype))
+    _check_finite(a, arguments)
     cotangents = _cotangents(a, arguments)
     if not all(hasattr(one.backend, "gradients") for one in (a, b)):
         cotangents = None
@@ -180,10 +181,26 @@ def _check_comparable(a: Side, b: Side) -> None:
         raise ConformanceError(f"the models cannot be compared: their specs differ in {listed(differing)}")
 
 
+def _check_finite(one: Side, arguments: Mapping[str, Any]) -> None:
+    """Raises InputError for numbers that make all results NaN, so that any two models would agree."""
+    given = checked_inputs(one.spec, one.dtype, **arguments)
+    inputs = given.inputs if given.mask is None else given.inputs[given.mask]
+    states = (given.initial_states or {}).values()
+    for array in (inputs, *states, *([] if given.context is None else [given.context])):
+        if not np.isfinite(array).all():
+            raise InputError(
+                "inputs: expected finite numbers at valid steps, got NaN or infinity, which proves nothing"
+            )
+
+
 def _arguments(inputs: Any) -> dict[str, Any]:
     if isinstance(inputs, Mapping):
         if "inputs" not in inputs:
             raise InputError(f"inputs: expected a dict with the key 'inputs', got {listed(inputs)}")
+        if unknown := set(inputs) - {"inputs", "lengths", "mask", "initial_state", "context"}:
+            raise InputError(
+                f"inputs: unknown {listed(unknown)}; known are 'inputs', 'lengths', 'mask', 'initial_state', 'context'"
+            )
         return dict(inputs)
     return {"inputs": inputs}
 

@@ -11,7 +11,7 @@ from ..spec.checkpoint import NO_HINTS
 from ..spec.errors import BackendError, FileError, InputError, UnsupportedError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
-from ..spec.stored import FoundFile, FoundLayer, Hints, StoredWeights
+from ..spec.stored import FoundFile, FoundLayer, Hints, StoredWeights, check_names
 
 NUMPY, TORCH, KERAS = "numpy", "torch", "tf"  # the backends that run what the formats hold
 
@@ -80,7 +80,10 @@ def find(path: Path, hints: Hints = NO_HINTS) -> tuple[Format, FoundFile]:
     if reason := KERAS_FILE.files.refusal_of(path):
         raise UnsupportedError(f"{path}: {reason}")
     try:
-        return _found(path, format_in(path), hints)
+        form, found = _found(path, format_in(path), hints)
+        used = (part.name for layer in found.layers for part in layer.parts.values())
+        check_names(path, [*(layer.path for layer in found.layers), *used, *found.rest])
+        return form, found
     except WeightError as error:
         raise error if str(error).startswith(f"{path}") else WeightError(f"{path}: {error}") from error
 

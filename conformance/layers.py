@@ -5,7 +5,7 @@ from typing import Any
 
 from ..spec.backend import Contents, load_backend, load_files, load_plain
 from ..spec.definitions import BIASES
-from ..spec.errors import UnsupportedError
+from ..spec.errors import InputError, UnsupportedError
 from .adapting import adapted
 from .equivalence import checked, side
 
@@ -23,6 +23,8 @@ def converted(layer: Any, backend: str, *, plain: bool = True) -> Any:
         UnsupportedError: the other framework has no such layer, or the spec no place for it.
         ConformanceError: the two do not compute the same.
     """
+    if plain and backend not in ("torch", "tf"):
+        raise InputError(f"converted: expected 'torch' or 'tf', whose layers stand alone, got {backend!r}")
     given = side(layer)
     target = load_plain(backend) if plain else load_backend(backend)
     kept, changes = adapted(

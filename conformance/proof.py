@@ -87,7 +87,7 @@ def proven(first: Half, second: Half, inputs: Mapping[str, Any] | None = None) -
         InputError: the inputs do not fit.
     """
     halves, notes = [first, second], []
-    if is_large(first.spec):
+    if is_large(first.spec) and inputs is None:
         notes.append(f"a large model: every bit was compared, and the first {UNITS} units of each layer were run")
         halves = [_cut(one) for one in halves]
     if not first.spec.is_core and any(one.plain and _runs_core_alone(one) for one in halves):
@@ -97,7 +97,9 @@ def proven(first: Half, second: Half, inputs: Mapping[str, Any] | None = None) -
     runners = [_runner(one) for one in halves]
     dtype = weights_dtype(halves[0].weights)
     if any(dtype not in getattr(runner.backend, "dtypes", (dtype,)) for runner in runners):
-        notes.append(f"run in {NARROWER}, as a side has no layers of {dtype}; every bit of {dtype} was kept")
+        notes.append(
+            f"run in {NARROWER}, as a side has no layers of {dtype}, and does not load such a file; every bit was kept"
+        )
         dtype = NARROWER
     sides = [_side(one, runner, dtype) for one, runner in zip(halves, runners, strict=True)]
     notes += [f"{one.name}: {one.precision} were allowed for" for one in sides if one.precision != one.dtype]

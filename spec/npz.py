@@ -12,7 +12,7 @@ from .archives import Member, members
 from .checkpoint import check_readable
 from .errors import FileError
 from .sandbox import examined
-from .stored import StoredTensor
+from .stored import StoredTensor, check_names
 
 # What zipfile, zlib and NumPy's header reader raise over bytes that are no such file; RuntimeError is an encrypted
 # or unsupported entry, MemoryError a header that claims more than there is.
@@ -42,7 +42,9 @@ def find_npz(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """The arrays of numbers by name, unread, and the texts. Raises FileError where the file is anything else."""
     check_readable(path)
     found = examined(f"{__name__}:examine", path)
-    return {name: StoredTensor.from_data(data) for name, data in found["tensors"].items()}, found["texts"]
+    tensors = {name: StoredTensor.from_data(data) for name, data in found["tensors"].items()}
+    check_names(path, tensors)
+    return tensors, found["texts"]
 
 
 def examine(path: Path) -> dict[str, Any]:

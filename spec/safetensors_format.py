@@ -13,9 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .errors import FileError
-from .stored import Array, StoredTensor
+from .stored import Array, StoredTensor, check_names
 
-MAXIMUM_HEADER = 2**24  # bytes, of a hundred thousand tensors
+MAXIMUM_HEADER = 2**22  # bytes, of thirty thousand tensors: JSON takes 40 times its size in memory
+MAXIMUM_SHARDS = 1000
 METADATA, INDEX = "__metadata__", "weight_map"
 SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1,
@@ -31,6 +32,8 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     Raises:
         FileError: a length, a name or an offset is not what the format says; the numbers are not looked at.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise FileError(f"{path}: no such file")
     try:
         with path.open("rb") as file:
             header, start = _header(file)
@@ -38,6 +41,7 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
         metadata = header.pop(METADATA, {})
         if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
             raise FileError(f"{METADATA}: expected texts by name")
+        check_names(path, header)
         tensors = {name: _tensor(path, name, entry, start) for name, entry in header.items()}
         _check_places({name: header[name]["data_offsets"] for name in tensors}, size)
     except FileError as error:
@@ -52,8 +56,12 @@ def read_shards(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     try:
         data = json.loads(path.read_bytes()[: MAXIMUM_HEADER + 1], object_pairs_hook=_without_duplicates)
         places: dict[str, str] = data[INDEX]
-        if not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
-            raise FileError("expected names of files in the same folder")
+        names = set(places.values())
+        if not all(isinstance(name, str) and Path(name).name == name for name in names) or len(names) > MAXIMUM_SHARDS:
+            raise FileError(f"expected names of at most {MAXIMUM_SHARDS} files in the same folder")
+        headers = sum((path.parent / name).is_file() and _header_size(path.parent / name) for name in names)
+        if headers > MAXIMUM_HEADER:
+            raise FileError(f"expected shards whose headers have at most {MAXIMUM_HEADER:,} bytes, got {headers:,}")
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{path}: expected JSON with {INDEX!r}, tensors to files: {error}") from error
     shards = {name: read_header(path.parent / name)[0] for name in sorted(set(places.values()))}
@@ -87,6 +95,11 @@ def write_safetensors(
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             file.write(np.ascontiguousarray(weights[name], np.dtype(tensors[name][0]).newbyteorder("<")).data)
+
+
+def _header_size(path: Path) -> int:
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8), "little")
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:

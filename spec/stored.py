@@ -7,7 +7,7 @@ that a small layer in a large file costs what the layer costs.
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ Array = NDArray[Any]
 WIDENED = {"bfloat16": "float32", "float16": "float32", "float32": "float32", "float64": "float64"}
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}  # bytes
 TILE = 64  # rows
-MAXIMUM_DEFLATED = 2**28  # bytes of a tensor that stands compressed in a file
+MAXIMUM_NAME = 1024  # characters
+MAXIMUM_DEFLATED = 2**26  # bytes of a tensor that stands compressed in a file
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,15 @@ def check_parts(spec: ModelSpec, parts: Mapping[str, Part]) -> None:
     dtypes = sorted({part.tensor.dtype for part in parts.values()})
     if len(dtypes) != 1 or dtypes[0] not in WIDENED:
         raise WeightError(f"weights: expected one dtype of {', '.join(WIDENED)} for all, got {', '.join(dtypes)}")
+
+
+def check_names(path: Path, names: Iterable[str]) -> None:
+    """Raises FileError where a name is longer than any honest one, or no text for a terminal or a file name."""
+    for name in names:
+        if len(name) > MAXIMUM_NAME or not name.isprintable():
+            raise FileError(
+                f"{path}: expected names of at most {MAXIMUM_NAME:,} printable characters, got {name[:40]!r}"
+            )
 
 
 class LazyWeights(Mapping[str, Array], ABC):

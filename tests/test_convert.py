@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rnnzoo.conformance.cli import main
 from rnnzoo.conformance.convert import convert, convert_all
 from rnnzoo.conformance.formats import chosen as chosen_layer
 from rnnzoo.conformance.formats import contents, find, format_of, read
-from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, initial_weights, save
+from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, Result, initial_weights, save
 from rnnzoo.spec.errors import ConformanceError, InputError, UnsupportedError
 from rnnzoo.spec.sandbox import main as _child  # noqa: F401 (the module that readers run in)
 from rnnzoo.spec.stored import Hints
@@ -235,6 +236,56 @@ def test_the_proof_runs_on_a_users_inputs(checkpoint: Path, tmp_path: Path, caps
     np.savez(tmp_path / "data.npz", inputs=np.ones((2, 3, 7)))
     assert main([*map(str, command), str(tmp_path / "data.npz"), "--force"]) == 2
     assert "expected" in capsys.readouterr().err
+
+
+def test_inputs_that_prove_nothing_are_refused(tmp_path: Path) -> None:
+    a, b = torch.nn.RNN(3, 4), torch.nn.RNN(3, 4)
+    with pytest.raises(InputError, match="which proves nothing"):
+        assert_equivalent(a, b, np.full((2, 3, 3), np.nan))
+    with pytest.raises(InputError, match="unknown 'length'"):
+        assert_equivalent(a, b, {"inputs": np.ones((2, 3, 3)), "length": [3, 1]})
+
+
+def test_what_the_user_says_against_the_file_is_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "a.safetensors", ModelSpec("simple_rnn", 3, 4, nonlinearity="relu"))
+    with pytest.raises(InputError, match="its nonlinearity is relu, not tanh"):
+        convert(source, tmp_path / "a.npz", hints=Hints(nonlinearity="tanh"))
+    with pytest.raises(InputError, match="--plain"):
+        convert(source, tmp_path / "a.npz", plain=True)
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_a_report_never_takes_the_place_of_another_file(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = checkpoint.read_bytes()
+    command = ["convert", str(checkpoint), str(tmp_path / "a.npz"), "--layer", "model.decoder", "--report"]
+    for report in (checkpoint, tmp_path / "a.npz"):
+        assert main([*command, str(report)]) == 2
+        assert main([*command, str(report), "--force"]) == 2
+    assert checkpoint.read_bytes() == before and not list(tmp_path.iterdir())
+
+
+def test_the_report_names_what_other_layers_leave_behind(checkpoint: Path, tmp_path: Path) -> None:
+    done = convert(checkpoint, tmp_path / "a.npz", layer="model.decoder")
+    assert "model.encoder.weight_ih_l0" in done.rest and "model.head.bias" in done.rest
+
+
+def test_a_conversion_that_differs_ends_with_status_1_and_no_target(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rnnzoo.torch_impl import plain
+
+    run = plain.BACKEND.run
+    monkeypatch.setattr(plain.BACKEND, "run", lambda *given, **named: _off(run(*given, **named)), raising=False)
+    assert main(["convert", str(checkpoint), str(tmp_path / "a.npz"), "--layer", "model.decoder"]) == 1
+    assert "differ: outputs at" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def _off(result: Result) -> Result:
+    outputs = result.outputs.copy()
+    outputs[0, 1, 0] += 1e-3
+    return replace(result, outputs=outputs)
 
 
 def test_bfloat16_is_read_exactly_and_remembered(tmp_path: Path) -> None:

@@ -234,6 +234,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"directions": 2, "direction": "bidirectional", "activations": ["Tanh", "Relu"]}, "activations",
     ),
     "alpha": ({"activations": ["Affine"], "activation_alpha": [2.0]}, "alpha"),
+    "no alpha": ({"activations": ["Affine"]}, "the identity"),
     "beta": ({"activations": ["Affine"], "activation_alpha": [1.0], "activation_beta": [0.5]}, "beta"),
     "another size": ({"hidden_size": 5}, "expected W"),
     "another direction": ({"direction": "sideways"}, "sideways"),

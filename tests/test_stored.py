@@ -55,6 +55,17 @@ def test_a_header_gives_every_tensor_bit_for_bit(tmp_path: Path) -> None:
         tensors["steps"].array()
 
 
+@pytest.mark.parametrize(
+    "name", ["weight_ih.0." * 200 + "\n", "a\nproof: forged", "\ud800"], ids=["long", "line", "surrogate"]
+)
+def test_a_name_that_no_honest_file_has_is_refused(tmp_path: Path, name: str) -> None:
+    path, header = tmp_path / "a.safetensors", {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    with pytest.raises(FileError, match="printable"):
+        read_header(path)
+
+
 def test_bfloat16_is_read_exactly(tmp_path: Path) -> None:
     bits = np.array([0x3F80, 0xC049, 0x0001, 0x7F80, 0x8000], np.uint16)
     path = tmp_path / "a.safetensors"
@@ -113,7 +124,7 @@ def test_a_model_in_shards_is_one_model(tmp_path: Path) -> None:
         ('{"weight_map": {"w": "/etc/passwd"}}', "same folder"),
         ('{"weight_map": {"w": 3}}', "same folder"),
         ('{"weight_map": {"w": "model-0.safetensors"}}', "not in model-0"),
-        ('{"weight_map": {"w": "none.safetensors"}}', "cannot be read"),
+        ('{"weight_map": {"w": "none.safetensors"}}', "no such file"),
         ('{"weight_map": {"w": "a", "w": "b"}}', "twice"),
         ('{"weight_map": []}', "expected JSON"),
         ("[" * 100_000, "expected JSON"),

@@ -16,7 +16,7 @@ from ..spec.checkpoint import check_readable, read_envelope
 from ..spec.errors import BackendError, FileError, SpecError, UnsupportedError
 from ..spec.model import ModelSpec
 from ..spec.sandbox import examined
-from ..spec.stored import FoundFile, FoundLayer, Hints, StoredTensor
+from ..spec.stored import FoundFile, FoundLayer, Hints, StoredTensor, check_names
 from .configuration import Record
 from .finding import found_layers, is_own_layout, own_model
 
@@ -47,6 +47,7 @@ class KerasFiles:
         _check_h5py()
         data = examined(READER, path)
         tensors = {name: StoredTensor.from_data(tensor) for name, tensor in data["tensors"].items()}
+        check_names(path, tensors)
         records = [Record.from_data(record) for record in data["records"]]
         own, record = (None, None) if data["own"] is None else read_envelope(data["own"], str(path))
         if own is None and records and records[0].key == "" and records[0].spec is not None:

@@ -78,6 +78,8 @@ def activation(cell: Data) -> str:
     if given is None or isinstance(given, str):
         return given or "linear"
     named = given if isinstance(given, dict) else {}
+    if named and own_class(named):
+        return f"{own_class(named)}, which is not Keras'"
     return next((named[key] for key in ("config", "class_name") if isinstance(named.get(key), str)), "of its own")
 
 

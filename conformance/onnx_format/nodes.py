@@ -111,8 +111,11 @@ def _nonlinearity(node: Node, D: int) -> str:
         raise UnsupportedError(
             f"activations {str(names)[:80]}: expected {D} times the same of Tanh, Relu, Sigmoid, Affine(1, 0)"
         )
-    alpha, beta = node.attribute("activation_alpha", [1.0]), node.attribute("activation_beta", [0.0])
-    if set(alpha) - {1.0} or set(beta) - {0.0}:
+    alpha: list[float] = node.attribute("activation_alpha", [])
+    beta: list[float] = node.attribute("activation_beta", [])
+    if found == {"affine"} and (alpha, beta) != ([1.0] * D, [0.0] * D):  # what is not given is 0 for onnxruntime
+        raise UnsupportedError(f"Affine with alpha {alpha[:2]} and beta {beta[:2]}: the spec has the identity, 1 and 0")
+    if found != {"affine"} and (set(alpha) - {1.0} or set(beta) - {0.0}):
         raise UnsupportedError(f"activations with alpha {alpha[:2]} and beta {beta[:2]}: the spec has neither")
     return ACTIVATIONS[found.pop()]
 
