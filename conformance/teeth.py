@@ -131,7 +131,8 @@ def attempt(backend: Any, item: Any) -> Tried:
 @cache
 def smallest_first(check: str) -> tuple[Any, ...]:
     """The quick items of a check by size, those in float64 first, as they show more."""
-    found = [item for item in items(quick=True) if item.check == ("results" if check == CONVERT else check)]
+    quick = check != "training"  # each kind of optimizer has faults of its own, and a run that shows them
+    found = [item for item in items(quick=quick) if item.check == ("results" if check == CONVERT else check)]
     found.sort(key=lambda item: (item.dtype != "float64", _size(item)))
     if check == CONVERT:
         return tuple(converting.Conversion(item.case, item.dtype) for item in found)

@@ -154,16 +154,18 @@ def _rows_of_optimizers() -> list[Row]:
 
 
 def quick_training_cases() -> list[TrainingCase]:
-    """A few that still touch every value of every factor."""
-    return covering(training_cases(), _factors)
+    """A few that still touch every kind of loss, reduction, optimizer, clip and schedule."""
+    return covering(reversed(training_cases()), _kinds)  # the last have most in them
 
 
-def _factors(case: TrainingCase) -> set[tuple[str, str]]:
+def _kinds(case: TrainingCase) -> set[tuple[str, str]]:
     training = case.training
-    values = {("loss", f"{training.loss.KIND} {training.loss.reduction}"), ("carries", str(case.carries))}
-    values |= {("optimizer", _label(training.optimizer)), ("scale", str(case.case.scale))}
-    values |= {("schedule", str(training.schedule)), ("accumulates", f"{case.accumulates} {training.loss.reduction}")}
-    return values | {("clip", str(training.clip)), ("tokens", str(case.case.spec.embedding))}
+    parts = {"loss": training.loss, "optimizer": training.optimizer, "clip": training.clip, "rate": training.schedule}
+    values = {(name, type(part).__name__) for name, part in parts.items()}
+    return values | {
+        ("reduction", training.loss.reduction), ("carries", str(case.carries)), ("scale", str(case.case.scale)),
+        ("accumulates", str(case.accumulates)), ("tokens", str(case.case.spec.embedding)),
+    }  # fmt: skip
 
 
 def _label(rule: Optimizer) -> str:

@@ -27,7 +27,7 @@ from .cases import Case
 from .comparison import Comparison
 from .oracle import DIGITS
 from .precision import PRECISIONS
-from .training import TrainingCase, quantities, quick_training_cases
+from .training import TrainingCase, quantities, training_cases
 
 Array = NDArray[Any]
 FOLDER = Path(__file__).parent / "vectors"
@@ -37,7 +37,7 @@ BITS = 8  # of the significand of every number given, so that each precision hol
 def vector_cases() -> list[Case | TrainingCase]:
     """The cases of the set: every value of every factor, and training."""
     plain = [case for case in covering(cases(), factors) if case.scale == 1.0]
-    runs = [case for case in quick_training_cases() if case.case.scale == 1.0 and not case.accumulates]
+    runs = [case for case in training_cases() if case.case.scale == 1.0 and not case.accumulates]
     found: list[Case | TrainingCase] = [replace(case, bits=BITS) for case in plain]
     return found + [replace(case, case=replace(case.case, bits=BITS)) for case in runs]
 
