@@ -1,6 +1,7 @@
 """Model files of all formats: a row each, and how a file is recognised by its first bytes and its name."""
 
 import importlib
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.stored import FoundFile, FoundLayer, Hints, StoredWeights, check_names
 
+AMPLIFIED = 64  # times that the weights of an honest file are larger than it, compressed ones included
 NUMPY, TORCH, KERAS = "numpy", "torch", "tf"  # the backends that run what the formats hold
 
 
@@ -139,6 +141,7 @@ def chosen(path: Path, found: FoundFile, name: str | None = None) -> FoundLayer:
 def contents(path: Path, form: Format, found: FoundFile, layer: FoundLayer) -> Contents:
     """The layer as a model whose weights are read when they are asked for."""
     assert layer.spec is not None
+    _check_total(path, layer)
     weights = StoredWeights(layer.parts)
     if found.provenance is not None:
         return Contents(layer.spec, weights, found.provenance)
@@ -164,6 +167,16 @@ def read_spec(path: Path | None) -> ModelSpec | None:
         return ModelSpec.from_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: expected a spec in YAML or JSON, got bytes that are not text") from error
+
+
+def _check_total(path: Path, layer: FoundLayer) -> None:
+    """Raises FileError where a small file stands for many numbers: a tensor that is repeated, or compressed by far."""
+    total = sum(8 * math.prod(part.shape) for part in layer.parts.values())
+    held = sum(one.stat().st_size for one in {part.tensor.path for part in layer.parts.values()})
+    if total > AMPLIFIED * held + 2**26:
+        raise FileError(
+            f"{path}: {held:,} bytes stand for weights of {total:,}; expected a file that holds its numbers"
+        )
 
 
 def _named(layer: FoundLayer) -> str:

@@ -3,9 +3,9 @@
 import warnings
 from typing import Any
 
-from ..spec.backend import Contents, load_backend, load_files, load_plain
+from ..spec.backend import BUILT_IN, Contents, load_backend, load_files, load_plain
 from ..spec.definitions import BIASES
-from ..spec.errors import InputError, UnsupportedError
+from ..spec.errors import InputError, UnsupportedError, listed
 from .adapting import adapted
 from .equivalence import checked, side
 
@@ -23,8 +23,9 @@ def converted(layer: Any, backend: str, *, plain: bool = True) -> Any:
         UnsupportedError: the other framework has no such layer, or the spec no place for it.
         ConformanceError: the two do not compute the same.
     """
-    if plain and backend not in ("torch", "tf"):
-        raise InputError(f"converted: expected 'torch' or 'tf', whose layers stand alone, got {backend!r}")
+    own = [name for name, row in BUILT_IN.items() if row.frameworks]
+    if plain and backend not in own:
+        raise InputError(f"converted: expected one of {listed(own)}, whose frameworks have layers, got {backend!r}")
     given = side(layer)
     target = load_plain(backend) if plain else load_backend(backend)
     kept, changes = adapted(

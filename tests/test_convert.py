@@ -21,7 +21,7 @@ from rnnzoo.conformance.convert import convert, convert_all
 from rnnzoo.conformance.formats import chosen as chosen_layer
 from rnnzoo.conformance.formats import contents, find, format_of, read
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, Result, initial_weights, save
-from rnnzoo.spec.errors import ConformanceError, InputError, UnsupportedError
+from rnnzoo.spec.errors import ConformanceError, FileError, InputError, UnsupportedError
 from rnnzoo.spec.sandbox import main as _child  # noqa: F401 (the module that readers run in)
 from rnnzoo.spec.stored import Hints
 
@@ -379,6 +379,14 @@ def test_a_small_layer_in_a_large_file_costs_what_the_layer_costs(tmp_path: Path
     found = read(tmp_path / "large.safetensors")
     assert time.perf_counter() - start < 1
     assert found.spec == spec and same(found._replace(provenance={}), Contents(spec, initial_weights(spec, 1), {}))
+
+
+def test_a_small_file_that_stands_for_many_numbers_is_refused(tmp_path: Path) -> None:
+    one = torch.zeros(1024, 1024)
+    torch.save({f"weight_{kind}_l{layer}": one for layer in range(60) for kind in ("ih", "hh")}, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").stat().st_size < 2**23
+    with pytest.raises(FileError, match="stand for weights of"):
+        read(tmp_path / "a.pt")
 
 
 def killed(source: Path, target: Path, seconds: float) -> bool:

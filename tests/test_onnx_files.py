@@ -678,10 +678,11 @@ def mutated(data: bytes, numbers: random.Random) -> bytes:
     return bytes(changed)
 
 
-def test_a_damaged_model_is_read_or_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [300, pytest.param(100_000, marks=pytest.mark.long)])
+def test_a_damaged_model_is_read_or_refused(tmp_path: Path, rounds: int) -> None:
     seeds, numbers = [path.read_bytes() for path in fuzz_seeds(tmp_path)], random.Random(0)
     path, read = tmp_path / "damaged.onnx", 0
-    for number in range(300):
+    for number in range(rounds):
         path.write_bytes(mutated(seeds[number % len(seeds)], numbers))
         try:
             data = decoded(path)

@@ -827,11 +827,12 @@ def changed_file(seed: Path, target: Path, rng: random.Random) -> None:
         rewritten(target, lambda name, data: mutated(data, rng) if name == "data.pkl" else data)
 
 
-def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
-    rng, target = random.Random(0), tmp_path / "changed.pt"
-    for seed in fuzz_seeds(tmp_path):
+@pytest.mark.parametrize("rounds", [300, pytest.param(100_000, marks=pytest.mark.long)])
+def test_changed_files_are_read_or_refused(tmp_path: Path, rounds: int) -> None:
+    rng, target, seeds = random.Random(0), tmp_path / "changed.pt", fuzz_seeds(tmp_path)
+    for seed in seeds:
         examine(seed)
-        for _ in range(60):
+        for _ in range(-(-rounds // len(seeds))):
             changed_file(seed, target, rng)
             with contextlib.suppress(RnnZooError):
                 examine(target)
