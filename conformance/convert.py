@@ -17,7 +17,7 @@ from ..spec.naming import KIND
 from ..spec.parameters import parameters
 from ..spec.stored import Array, FoundFile, FoundLayer, Hints, Part, StoredWeights
 from .adapting import adapted, origins
-from .formats import ONNX, Format, chosen, contents, convertible, find, format_of
+from .formats import ONNX, Format, chosen, contents, convertible, find, format_of, suffix_of
 from .proof import NOT_RUN, Half, Proof, proven
 
 
@@ -97,27 +97,34 @@ def convert(
         ConformanceError: the two do not compute the same; no target is left behind.
     """
     form, found = find(source, hints)
-    one = chosen(source, found, layer)
-    _check_told(source, one, hints)
-    check_writable(target, force=force)
-    return _converted(Source(source, form, found, one), target, plain, prefix, inputs, force)
+    one = Source(source, form, found, chosen(source, found, layer))
+    return _converted(one, target, hints, plain, prefix, inputs, force)
 
 
-def convert_all(source: Path, target: Path, *, hints: Hints = NO_HINTS, **options: Any) -> Iterator[Conversion]:
+def convert_all(
+    source: Path,
+    target: Path,
+    *,
+    hints: Hints = NO_HINTS,
+    plain: bool = False,
+    prefix: str = "",
+    inputs: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Iterator[Conversion]:
     """Convert every layer that can be, each into a file of its own: `out.keras` becomes `out.encoder.rnn.keras`.
 
     Raises:
         FileError: there is no such layer; and all that `convert` raises.
     """
-    found = find(source, hints)[1]
+    form, found = find(source, hints)
     layers = convertible(found)
     if not layers:
         chosen(source, found)
-    suffix = max((suffix for suffix in format_of(target).suffixes if target.name.endswith(suffix)), key=len)
+    suffix = suffix_of(target)
     for layer in layers:
         stem = target.name.removesuffix(suffix)
         path = target.with_name(f"{stem}.{layer.path.replace('/', '.')}{suffix}" if layer.path else target.name)
-        yield convert(source, path, layer=layer.path, hints=hints, **options)
+        yield _converted(Source(source, form, found, layer), path, hints, plain, prefix, inputs, force)
 
 
 class Source(NamedTuple):
@@ -135,10 +142,21 @@ class Source(NamedTuple):
 
 
 def _converted(
-    source: Source, target: Path, plain: bool, prefix: str, inputs: Mapping[str, Any] | None, force: bool
+    source: Source,
+    target: Path,
+    hints: Hints,
+    plain: bool,
+    prefix: str,
+    inputs: Mapping[str, Any] | None,
+    force: bool,
 ) -> Conversion:
+    _check_told(source.path, source.layer, hints)
+    check_writable(target, force=force)
     form, given = format_of(target), source.contents
     described(given)
+    if (suffix := suffix_of(target)) in form.read_only:
+        others = ", ".join(one for one in form.suffixes if one not in form.read_only)
+        raise UnsupportedError(f"{target}: {suffix} files are only read; write one of {others}")
     if plain and not form.plain:
         raise InputError(f"{target}: --plain: no framework has layers for a {form.name} file; leave it out")
     plain = form.plain and (plain or form is ONNX)
@@ -184,8 +202,8 @@ def _check_told(source: Path, one: FoundLayer, hints: Hints) -> None:
     told = hints.nonlinearity
     if told and "nonlinearity" not in one.assumed and told != one.spec.nonlinearity:
         raise InputError(f"{source}: its nonlinearity is {one.spec.nonlinearity}, not {told}; leave out --nonlinearity")
-    if hints.spec and hints.spec != one.spec:
-        fields = [name for name, value in one.spec.to_data().items() if hints.spec.to_data()[name] != value]
+    own, given = one.spec.to_data(), (hints.spec or one.spec).to_data()
+    if fields := [name for name, value in own.items() if given[name] != value and name != "initializer"]:
         raise InputError(f"{source}: the spec that was given differs from the file's in {listed(fields)}; leave it out")
 
 

@@ -116,9 +116,8 @@ def compare(a: Side, b: Side, inputs: Any = None) -> list[Comparison]:
     arguments = shared_arguments(a, b) if inputs is None else _arguments(inputs)
     arguments = _representable(arguments, coarser(a.dtype, b.dtype))
     _check_finite(a, arguments)
-    cotangents = _cotangents(a, arguments)
-    if not all(hasattr(one.backend, "gradients") for one in (a, b)):
-        cotangents = None
+    differentiate = all(hasattr(one.backend, "gradients") for one in (a, b))
+    cotangents = _cotangents(a, arguments) if differentiate else None
     sides = [_everything(one, arguments, cotangents) for one in (a, b)]
     limits = [_bounds(a, arguments, cotangents)]
     limits += limits if _are_one_model(a, b) else [_bounds(b, arguments, cotangents)]
@@ -217,7 +216,7 @@ def _representable(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     return {name: rounded(value) for name, value in arguments.items()}
 
 
-def _cotangents(one: Side, arguments: Mapping[str, Any]) -> Cotangents | None:
+def _cotangents(one: Side, arguments: Mapping[str, Any]) -> Cotangents:
     result = one.backend.run(one.model, **arguments)
 
     def random(name: str, like: Array) -> Array:

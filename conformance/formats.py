@@ -27,6 +27,7 @@ class Format(NamedTuple):
         backend: that runs the zoo's own layout.
         module: whose `FILES` reads and writes it, None for the backend's own `files`.
         plain: whether there are layers of a framework's own that it can hold.
+        read_only: suffixes of files that are not written.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Format(NamedTuple):
     backend: str
     module: str | None = None
     plain: bool = False
+    read_only: tuple[str, ...] = ()
 
     @property
     def plain_backend(self) -> Any:
@@ -52,21 +54,29 @@ class Format(NamedTuple):
         return importlib.import_module(self.module, __package__).FILES if self.module else load_files(self.backend)
 
 
-CANONICAL = Format("safetensors", checkpoint.FILES.suffixes, NUMPY, "..spec.checkpoint")
+CANONICAL = Format(
+    "safetensors", checkpoint.FILES.suffixes, NUMPY, "..spec.checkpoint", read_only=checkpoint.FILES.suffixes[1:]
+)
 ARRAYS = Format("NumPy", (".npz",), NUMPY)
 PYTORCH = Format("PyTorch", (".pt", ".pth", ".bin", ".ckpt", ".torch.safetensors"), TORCH, plain=True)
-KERAS_FILE = Format("Keras", (".keras", ".weights.h5", ".h5", ".hdf5"), KERAS, plain=True)
+KERAS_FILE = Format("Keras", (".keras", ".weights.h5", ".h5", ".hdf5"), KERAS, plain=True, read_only=(".h5", ".hdf5"))
 ONNX = Format("ONNX", (".onnx",), NUMPY, ".onnx_format", plain=True)
 FORMATS = (CANONICAL, ARRAYS, PYTORCH, KERAS_FILE, ONNX)
 
 
 def format_of(path: Path) -> Format:
-    """The format that a file of this name is written in: of the longest suffix that fits. Raises FileError."""
-    fitting = {suffix: row for row in FORMATS for suffix in row.suffixes if path.name.endswith(suffix)}
+    """The format that a file of this name is written in. Raises FileError."""
+    suffix = suffix_of(path)
+    return next(row for row in FORMATS if suffix in row.suffixes)
+
+
+def suffix_of(path: Path) -> str:
+    """The longest known suffix that fits the name. Raises FileError."""
+    known = [suffix for row in FORMATS for suffix in row.suffixes]
+    fitting = [suffix for suffix in known if path.name.endswith(suffix)]
     if not fitting:
-        known = ", ".join(sorted(suffix for row in FORMATS for suffix in row.suffixes))
-        raise FileError(f"{path}: the suffix is of no known format; expected one of {known}")
-    return fitting[max(fitting, key=len)]
+        raise FileError(f"{path}: the suffix is of no known format; expected one of {', '.join(sorted(known))}")
+    return max(fitting, key=len)
 
 
 def format_in(path: Path) -> Format:
@@ -80,7 +90,7 @@ def format_in(path: Path) -> Format:
 def find(path: Path, hints: Hints = NO_HINTS) -> tuple[Format, FoundFile]:
     """The models in a file, unread, and the format whose names they have. Raises FileError, WeightError, ..."""
     if reason := KERAS_FILE.files.refusal_of(path):
-        raise UnsupportedError(f"{path}: {reason}")
+        raise UnsupportedError(reason)
     try:
         form, found = _found(path, format_in(path), hints)
         used = (part.name for layer in found.layers for part in layer.parts.values())

@@ -30,8 +30,9 @@ def describe(path: Path, hints: Hints = NO_HINTS) -> str:
         FileError, WeightError, UnsupportedError: the file cannot be read.
     """
     form, found = find(path, hints)
-    if len(found.layers) == 1 and found.layers[0].kind == KIND and found.layers[0].spec:
-        return _model(path, contents(path, form, found, found.layers[0]))
+    one = found.layers[0] if len(found.layers) == 1 else None
+    if one and one.kind == KIND and one.spec and not one.assumed:
+        return _model(path, contents(path, form, found, one))
     rows = [(one.path or ".", one.kind, *_layer(one)) for one in found.layers]
     header = ("layer", "kind", "variant", "sizes", "layers", "nonlinearity", "bias", "merge", "numbers", "dtype")
     parts = [f"{path}: {found.format}, {len(rows)} recurrent layers", ""]

@@ -207,6 +207,22 @@ def test_another_cell_under_torchs_names_is_refused_by_its_name(tmp_path: Path, 
         convert(tmp_path / f"a{suffix}", tmp_path / "b.npz")
 
 
+@pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "a.safetensors.index.json"])
+def test_a_format_that_is_only_read_is_refused_by_its_suffix(tmp_path: Path, name: str) -> None:
+    source = saved(tmp_path / "model.safetensors", ModelSpec("simple_rnn", 3, 4))
+    with pytest.raises(UnsupportedError, match=r"files are only read; write one of \.(keras|safetensors)"):
+        convert(source, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_inspect_says_what_it_assumes_of_canonical_names_without_a_spec(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "a.npz", **initial_weights(ModelSpec("simple_rnn", 3, 4), 1))
+    assert main(["inspect", str(tmp_path / "a.npz")]) == 0
+    assert "assumed, as the file does not tell: nonlinearity tanh" in capsys.readouterr().out
+
+
 def test_one_bias_as_two_is_said(tmp_path: Path) -> None:
     source = saved(tmp_path / "a.safetensors", ModelSpec("simple_rnn", 3, 4))
     done = convert(source, tmp_path / "a.pt", plain=True)

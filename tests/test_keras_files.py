@@ -1079,7 +1079,7 @@ for path in map(Path, sys.stdin.read().split()):
 
 def test_mutated_files_end_in_success_or_in_one_error(tmp_path: Path) -> None:
     """HDF5's library may crash or hang over a damaged file: the sandbox makes that an error, here it ends a process."""
-    left = mutants(fuzz_seeds(tmp_path), tmp_path, 300)
+    left, ended = mutants(fuzz_seeds(tmp_path), tmp_path, 300), 0
     while left:
         given = "\n".join(map(str, left))
         done = subprocess.run([sys.executable, "-P", "-c", FUZZ], input=given, capture_output=True, text=True)
@@ -1087,3 +1087,5 @@ def test_mutated_files_end_in_success_or_in_one_error(tmp_path: Path) -> None:
             done.stdout[-200:] + done.stderr
         )
         left = left[len(done.stdout.splitlines()) :]
+        ended += done.returncode != 0
+    assert ended <= 15  # of 20,000 it was one in 200

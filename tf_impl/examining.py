@@ -70,8 +70,8 @@ def examine(path: Path) -> dict[str, Any]:
     """What is in a file, as JSON holds it.
 
     Returns:
-        `format`; `own`, the JSON of this package, or None; `configured`, whether there is a configuration; `records`
-        and `own_classes` out of it; `tensors` by name; `names` of layers by the path of their variables; `facts`.
+        `format`; `own`, the JSON of this package, or None; `records` and `own_classes` out of the configuration, where
+        there is one; `tensors` by name; `names` of layers by the path of their variables; `facts`.
 
     Raises:
         FileError: damaged, of another kind, or made to do harm.
@@ -99,9 +99,7 @@ def _archive(path: Path) -> dict[str, Any]:
     facts = _facts(parsed(texts[METADATA] or "{}", METADATA))
     config = parsed(texts[CONFIG] or "{}", CONFIG)
     with Window(path, weights.offset, weights.size) as window, h5py.File(window, "r") as file:
-        return _found("Keras model", file, path, weights.offset, layers(config), bool(config), facts) | {
-            "own": texts[OWN]
-        }
+        return _found("Keras model", file, path, weights.offset, layers(config), facts) | {"own": texts[OWN]}
 
 
 def _text(path: Path, name: str, member: Member | None) -> str | None:
@@ -133,7 +131,7 @@ def _file(path: Path) -> dict[str, Any]:
         kind = (
             "legacy Keras model" if text else "legacy Keras weights" if "layer_names" in file.attrs else "Keras weights"
         )
-        return _found(kind, file, path, 0, layers(config), bool(config), facts) | {"own": hdf5.text(file, KEY)}
+        return _found(kind, file, path, 0, layers(config), facts) | {"own": hdf5.text(file, KEY)}
 
 
 def _facts(given: Any) -> dict[str, str]:
@@ -142,13 +140,12 @@ def _facts(given: Any) -> dict[str, str]:
 
 
 def _found(
-    kind: str, file: h5py.File, path: Path, start: int, config: Layers, configured: bool,
+    kind: str, file: h5py.File, path: Path, start: int, config: Layers,
     facts: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     tensors = hdf5.tensors(file, path, start)
     return {
         "format": kind,
-        "configured": configured,
         "records": [asdict(record) for record in config.records],
         "own_classes": config.own_classes,
         "tensors": {name: tensor.to_data() for name, tensor in tensors.items()},

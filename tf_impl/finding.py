@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ..spec.definitions import variant_of
 from ..spec.errors import RnnZooError, SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import parameters
@@ -122,16 +123,11 @@ def _spec(sides: Sides, record: Record | None, hints: Hints) -> ModelSpec:
     H, I = first[0].parts["input_weight"].shape  # noqa: E741 (the spec's symbol)
     told = record or hints.spec
     return ModelSpec(
-        _variant(len(first), len(sides)), I, H, len(first),
+        variant_of(len(first), len(sides)), I, H, len(first),
         (record and record.nonlinearity) or hints.nonlinearity or (told.nonlinearity if told else "tanh"),
         "single" if "bias" in first[0].parts else "none",
         told.merge if told and len(sides) == 2 else "concat",
     )  # fmt: skip
-
-
-def _variant(layers: int, directions: int) -> str:
-    name = "bi_rnn" if directions == 2 else "rnn" if layers > 1 else "simple_rnn"
-    return f"stacked_{name}" if layers > 1 else name
 
 
 def _stacks(layers: Mapping[str, FoundLayer], after: Mapping[str, str]) -> list[FoundLayer]:
@@ -171,7 +167,7 @@ def _stack(layers: list[FoundLayer]) -> FoundLayer:
     return FoundLayer(
         f"{layers[0].path}..{layers[-1].path}",
         " over ".join(layer.kind for layer in reversed(layers)),
-        replace(specs[0], variant=_variant(count, specs[0].num_directions), num_layers=count),
+        replace(specs[0], variant=variant_of(count, specs[0].num_directions), num_layers=count),
         parts,
         layers[0].assumed,
         tuple(dict.fromkeys(note for layer in layers for note in layer.notes)),
