@@ -1,4 +1,4 @@
-"""What a training run computes by the letter of the spec, in any arithmetic."""
+"""Short training runs: a model, how it is trained, and on what."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,13 +13,12 @@ from ..spec.inputs import Inputs
 from ..spec.model import Context, Embedding, Head, ModelSpec
 from ..spec.optimizers import SGD, Adagrad, Adam, Optimizer, RMSprop
 from ..spec.schedules import Cosine, StepDecay, WarmUp
-from ..spec.training import Batch, ClipByGlobalNorm, ClipByValue, CrossEntropy, Loss, MeanSquaredError, TrainingSpec
+from ..spec.training import Batch, ClipByGlobalNorm, ClipByValue, CrossEntropy, MeanSquaredError, TrainingSpec
 from .arithmetic import Exact
 from .case_table import covering
 from .cases import Case
-from .oracle import Named, Oracle, Run
-from .tape import Value, total
-from .updates import Update, clipped, global_norm
+from .descent import descent, side_by_side
+from .oracle import Named
 
 Array = NDArray[Any]
 Row = tuple[ModelSpec, str, TrainingSpec, bool]
@@ -177,25 +176,10 @@ def _label(rule: Optimizer) -> str:
 
 def quantities(training_case: TrainingCase, ops: Exact) -> Named:
     """`loss` and `gradient norm` of each step, (S, steps); weights and the trainer's state after the last, by name."""
-    spec, training = training_case.case.spec, training_case.training
-    update = Update(training.optimizer, ops, training_case.case.weights)
-    losses, norms = [], []
-    carried: Named | None = None
-    for step, batches in enumerate(training_case.updates(), start=1):
-        parts, found = [], []
-        inputs = [_understood(training_case.case, batch) for batch in batches]
-        for batch, given in zip(batches, inputs, strict=True):
-            run = Oracle(spec, update.weights, ops, "weights").run(given, carried if batch.continues else None)
-            loss = _loss(training_case, run, inputs, given, np.asarray(batch.targets))
-            found.append(run.derivatives([(loss, ops.constant(1.0)[:, None, None])]))
-            parts.append(loss.array[:, 0, 0])
-            carried = {name: run.arrays()[f"final_state.{name}"] for name in spec.cell_definition.states}
-        gradients = {name: ops.total(each[name] for each in found) for name in found[0]}
-        losses.append(ops.total(parts))
-        norms.append(global_norm(ops, gradients))
-        update(clipped(training.clip, ops, gradients, norms[-1]), training.learning_rate(step))
-    traces = {"loss": _side_by_side(losses), "gradient norm": _side_by_side(norms)}
-    return traces | update.weights | update.state() | {f"carried.{name}": a for name, a in (carried or {}).items()}
+    case = training_case.case
+    updates = [[(batch, _understood(case, batch)) for batch in batches] for batches in training_case.updates()]
+    steps = list(descent(case.spec, training_case.training, case.weights, updates, ops))
+    return steps[-1] | {name: side_by_side(step[name] for step in steps) for name in ("loss", "gradient norm")}
 
 
 def _understood(case: Case, batch: Batch) -> Inputs:
@@ -203,43 +187,3 @@ def _understood(case: Case, batch: Batch) -> Inputs:
     if batch.lengths is None and batch.mask is None:
         given = replace(given, mask=None)
     return replace(given, initial_states=None, context=None) if batch.continues else given
-
-
-def _loss(training_case: TrainingCase, run: Run, update: list[Inputs], given: Inputs, targets: Array) -> Value:
-    """The part of a batch in the loss of its update (SPEC.md, 12.1, 12.2 and 12.11), (S, 1, 1)."""
-    loss, head = training_case.training.loss, training_case.case.spec.head
-    assert head is not None
-    valid = _valid(given, head)
-    targets = targets[:, None] if head.reads == "final" else targets
-    numbers_in_mean = sum(int(_valid(each, head).sum()) for each in update)
-    numbers_in_mean *= 1 if isinstance(loss, CrossEntropy) else head.size
-    rows = sum(len(each.inputs) for each in update)
-    divisor = max({"mean": numbers_in_mean, "sum": 1, "batch_mean": rows}[loss.reduction], 1)
-    parts = []
-    for t, scores in enumerate(run.scores):
-        seen = np.flatnonzero(valid[:, t])
-        if seen.size:
-            parts.append(_entries(loss, scores.take(seen), targets[seen, t]).sum(1))
-    nothing = Value(run.ops.zeros((1, 1, 1)), run.ops)
-    return total(parts) / divisor if parts else nothing
-
-
-def _valid(given: Inputs, head: Head) -> Array:
-    """Which entries count, (B, T), or (B, 1) where the head reads the final states."""
-    rows, steps = given.inputs.shape[:2]
-    if head.reads == "final" or given.mask is None:
-        return np.ones((rows, 1 if head.reads == "final" else steps), bool)
-    return given.mask
-
-
-def _entries(loss: Loss, scores: Value, targets: Array) -> Value:
-    """The loss of each of some rows, (S, rows, 1)."""
-    if isinstance(loss, CrossEntropy):
-        shifted = scores - Value(scores.array[:1].max(axis=2, keepdims=True), scores.ops)
-        return shifted.exp().sum(2).log() - shifted.unit_of_each(targets)
-    difference = scores - targets
-    return (difference * difference).sum(2)
-
-
-def _side_by_side(columns: list[Array]) -> Array:
-    return np.stack(np.broadcast_arrays(*columns), axis=1)
