@@ -7,11 +7,13 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..spec.backend import load_backend
@@ -64,6 +66,7 @@ def run_suite(
     """Every outcome as it comes. Each implementation has `jobs` processes of its own, and so many run at a time.
 
     They take consecutive items, as the truth of a case serves several, and what a framework compiles does, too.
+    What one implementation had to be held against is kept for the others.
     """
     jobs = jobs or os.cpu_count() or 1
     size = -(-len(chosen) // jobs)
@@ -73,13 +76,16 @@ def run_suite(
 
     def work(implementation: Implementation, piece: list[Item]) -> None:
         try:
-            for outcome in _outcomes(implementation, piece, stopped):
+            for outcome in _outcomes(implementation, piece, Path(folder), stopped):
                 found.put((implementation, outcome))
             found.put(None)
         except BaseException as error:
             found.put(error)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="rnnzoo-", ignore_cleanup_errors=True) as folder,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         try:
             for implementation, piece in pieces:
                 pool.submit(work, implementation, piece)
@@ -96,11 +102,13 @@ def run_suite(
             stopped.set()
 
 
-def _outcomes(implementation: Implementation, waiting: list[Item], stopped: threading.Event) -> Iterator[Outcome]:
+def _outcomes(
+    implementation: Implementation, waiting: list[Item], folder: Path, stopped: threading.Event
+) -> Iterator[Outcome]:
     """The outcomes of one implementation; where its process ends or hangs, that item fails, and another goes on."""
     diagnose = DIAGNOSED
     while waiting and not stopped.is_set():
-        with _Worker(implementation, waiting, diagnose, stopped) as worker:
+        with _Worker(implementation, (waiting, diagnose, folder), stopped) as worker:
             alive = True
             while waiting and alive and not stopped.is_set():
                 item = waiting.pop(0)
@@ -118,9 +126,7 @@ def _outcomes(implementation: Implementation, waiting: list[Item], stopped: thre
 class _Worker:
     """A process that runs items of one implementation (`worker.py`) and sends an outcome for each."""
 
-    def __init__(
-        self, implementation: Implementation, waiting: list[Item], diagnose: int, stopped: threading.Event
-    ) -> None:
+    def __init__(self, implementation: Implementation, work: tuple[Any, ...], stopped: threading.Event) -> None:
         self._stopped = stopped
         environment = {"OMP_NUM_THREADS": "1", **os.environ, **implementation.environment}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -128,7 +134,7 @@ class _Worker:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert self.process.stdin is not None
         try:
-            pickle.dump((implementation, waiting, diagnose), self.process.stdin)
+            pickle.dump((implementation, *work), self.process.stdin)
             self.process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended already, which `receive` reports

@@ -7,6 +7,7 @@ import struct
 import sys
 
 from ..spec.errors import RnnZooError
+from .expected import share
 from .outcomes import Outcome, run
 from .suite import diagnosed
 
@@ -14,7 +15,8 @@ from .suite import diagnosed
 def main() -> None:
     """Run the items on standard input; what a framework prints goes to standard error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    implementation, items, diagnose = pickle.load(sys.stdin.buffer)
+    implementation, items, diagnose, folder = pickle.load(sys.stdin.buffer)
+    share(folder)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnzoo.conformance import known_failures, suite
+from rnnzoo.conformance import expected, known_failures, suite
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.cli import main
 from rnnzoo.conformance.implementations import Implementation, implementation, installed
@@ -331,3 +331,23 @@ def test_outcomes_say_what_was_worst():
     outcome = run(NumpyBackend(), _few()[2])
     assert isinstance(outcome, Outcome) and outcome.worst is not None
     assert outcome.worst.ratio == max(c.ratio for c in outcome.comparisons) < 1 and outcome.seconds > 0
+
+
+def test_what_one_process_computed_is_taken_by_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    one = item("results", Case(ModelSpec("simple_rnn", 1, 2), 1, 2), "float64")
+    monkeypatch.setattr(expected, "_folder", None)
+    expected.share(tmp_path)
+    first = expected.truth_and_bounds("everything", one.case, one.dtype)
+    assert len(list(tmp_path.iterdir())) == 2  # the truth, and the bounds of one precision
+    expected._truth.cache_clear()
+    expected._bounds.cache_clear()
+    monkeypatch.setattr(expected, "_quantities", None)  # nothing is computed again
+    again = expected.truth_and_bounds("everything", one.case, one.dtype)
+    assert all(np.array_equal(again[0][name].nearest, value.nearest) for name, value in first[0].items())
+    assert all(np.array_equal(again[1].allowed[name], value) for name, value in first[1].allowed.items())
+
+
+def test_a_disk_that_is_full_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(expected, "_folder", tmp_path / "missing")
+    outcome = run(NumpyBackend(), item("results", Case(ModelSpec("simple_rnn", 1, 2), 2, 2), "float64"))
+    assert outcome.verdict == "passed"
