@@ -207,6 +207,7 @@ class TrainerConfig:
         seed: of the initial weights and of the order of the batches; a task's split is always the same.
         evaluate_every: updates between two evaluations; None for one at the end of each epoch.
         progress: a progress bar where standard error is a terminal.
+        tensorboard: event files for TensorBoard too, in the run's folder.
     """
 
     epochs: int | None = MISSING
@@ -218,6 +219,7 @@ class TrainerConfig:
     dtype: str = "float32"
     evaluate_every: int | None = None
     progress: bool = True
+    tensorboard: bool = False
 
 
 @dataclass

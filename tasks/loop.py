@@ -1,10 +1,9 @@
 """The loop that drives a backend's trainer through a task, and the run's folder that it fills.
 
 The folder gets `config.yaml`, `metrics.jsonl` (a JSON object a line: updates, evaluations, the summary) and
-`model.safetensors`, the canonical checkpoint.
+`model.safetensors`, the canonical checkpoint; on request also TensorBoard's event files.
 """
 
-import json
 import math
 import sys
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -23,9 +22,10 @@ from ..spec.data import check_choice, check_size
 from ..spec.errors import BackendError, FileError, RnnZooError
 from ..spec.parameters import check_dtype
 from ..spec.training import Batch, ClipByGlobalNorm, ClipByValue, TrainingSpec
+from .metrics import Metrics
 from .task import Evaluation, Task, load_task, model_spec, needed
 
-CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "model.safetensors"
+CONFIG, CHECKPOINT = "config.yaml", "model.safetensors"
 
 
 class DivergedError(RnnZooError, ArithmeticError):
@@ -77,7 +77,7 @@ def train(config: Mapping[str, Any], folder: Path) -> Summary:
     length = run_length(task, trainer)
     (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
     began = time.perf_counter()
-    with (folder / METRICS).open("w", encoding="utf-8") as metrics:
+    with Metrics(folder, trainer["tensorboard"]) as metrics:
         run = Run(task, backend, model, metrics)
         evaluation = run.updates(backend.trainer(model, training), length, trainer)
         summary = Summary(
@@ -114,9 +114,9 @@ def run_length(task: Task, trainer: Mapping[str, Any]) -> Length:
 
 
 class Run:
-    """Updates and evaluations of one model, each recorded as a line of `metrics`."""
+    """Updates and evaluations of one model, each of them recorded."""
 
-    def __init__(self, task: Task, backend: Any, model: Any, metrics: IO[str]) -> None:
+    def __init__(self, task: Task, backend: Any, model: Any, metrics: Metrics) -> None:
         self.steps = 0
         self._task, self._backend, self._model, self._metrics = task, backend, model, metrics
         self._epoch = 0
@@ -154,11 +154,8 @@ class Run:
         return evaluation
 
     def record(self, event: str, **numbers: float) -> None:
-        """Write a line of metrics."""
-        line = {"event": event, "step": self.steps, "epoch": self._epoch, **numbers}
-        self._metrics.write(json.dumps(line) + "\n")
-        if event != "update":
-            self._metrics.flush()
+        """Write down numbers of this step."""
+        self._metrics.record(event, self.steps, self._epoch, **numbers)
 
 
 def _bar(total: int, wanted: bool) -> Any:

@@ -170,14 +170,14 @@ def model_spec(task: Task, fields: Mapping[str, Any]) -> ModelSpec:
     return spec
 
 
-def needed(module: str, package: str) -> ModuleType:
-    """A module of the extra `tasks`. Raises BackendError, naming the extra, where it is not installed."""
+def needed(module: str, package: str, extra: str = "tasks") -> ModuleType:
+    """A module of an extra. Raises BackendError, naming the extra, where it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise BackendError(f"the package {package!r} is not installed; run: pip install 'rnnzoo[tasks]'") from error
+        raise BackendError(f"the package {package!r} is not installed; run: pip install 'rnnzoo[{extra}]'") from error
 
 
 def check_unchanged(what: str, found: str, recorded: str | None) -> None:
