@@ -8,6 +8,7 @@ from ..spec.checkpoint import described
 from ..spec.model import ModelSpec
 from ..spec.parameters import parameters
 from ..spec.stored import Array, LazyWeights, Part, StoredWeights
+from ..spec.streaming import Rows, rows_of
 
 
 class OtherBiases(LazyWeights):
@@ -24,6 +25,11 @@ class OtherBiases(LazyWeights):
         if second:
             return first + second[0]
         return first * 0 if name.endswith(".recurrent_bias") else first
+
+    def rows(self, name: str, *, transposed: bool = False) -> Rows:
+        if name in self._sizes:
+            return rows_of(self._weights, name, transposed=transposed)
+        return super().rows(name, transposed=transposed)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

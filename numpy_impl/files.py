@@ -1,16 +1,20 @@
 """`.npz`: one array a weight under its canonical name, and the text `rnnzoo` (SPEC.md, 14)."""
 
+import io
 import zipfile
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ..spec.archives import add_member
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, NO_HINTS, described, envelope, found_by_names
 from ..spec.model import ModelSpec
 from ..spec.npz import find_npz
 from ..spec.stored import FoundFile, Hints
+from ..spec.streaming import Rows, joined, rows_of, write_rows
 
 
 class NumpyFiles:
@@ -31,14 +35,22 @@ class NumpyFiles:
         """Write the file without compression, one weight at a time. Raises WeightError where they do not fit."""
         names, text = described(contents), np.array(envelope(contents.spec, contents.provenance))
         with zipfile.ZipFile(path, "w") as archive:
-            _add(archive, KEY, text)
+            with archive.open(f"{KEY}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, text, allow_pickle=False)
             for name in names:
-                _add(archive, name, contents.weights[name])
+                _add(archive, name, rows_of(contents.weights, name))
 
 
-def _add(archive: zipfile.ZipFile, name: str, array: ArrayLike) -> None:
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-        np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+def _add(archive: zipfile.ZipFile, name: str, rows: Rows) -> None:
+    header, descr = io.BytesIO(), np.lib.format.dtype_to_descr(np.dtype(rows.dtype))
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": rows.shape})
+    start = header.getvalue()
+
+    def write(file: BinaryIO) -> int:
+        file.write(start)
+        return joined(zlib.crc32(start), write_rows(file, rows), rows.nbytes)
+
+    add_member(archive, zipfile.ZipInfo(f"{name}.npy"), len(start) + rows.nbytes, write, large=True)
 
 
 FILES = NumpyFiles()

@@ -1,10 +1,13 @@
-"""Zip archives whose directory is checked before anything in them is read: `.npz`, `.keras` and `.pt` are such."""
+"""Zip archives whose directory is checked before anything in them is read, and members written at full speed.
+
+`.npz`, `.keras` and `.pt` are such.
+"""
 
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from .errors import FileError
 
@@ -53,6 +56,31 @@ def members(path: Path, *, deflated: bool = False) -> Mapping[str, Member]:
     except (zipfile.BadZipFile, OSError, struct.error, NotImplementedError, LookupError, ValueError) as error:
         raise FileError(f"{path}: not a whole archive: {error}") from error
     return found
+
+
+def add_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int, write: Callable[[BinaryIO], int], *, large: bool
+) -> None:
+    """Add a member without compression, as `archive.open(info, "w")` does, for a writer that keeps the sum itself.
+
+    Args:
+        archive: that is written.
+        info: the member's name.
+        size: of it in bytes.
+        write: writes it to the archive's file, and gives its CRC-32.
+        large: whether its header has room for sizes of 4 GiB and more.
+    """
+    file: Any = archive.fp
+    info.file_size = info.compress_size = size
+    info.CRC, info.external_attr, info.header_offset = 0, 0o600 << 16, archive.start_dir
+    file.seek(info.header_offset)
+    file.write(info.FileHeader(zip64=large))  # again once the sum is known
+    info.CRC = write(file)
+    archive.start_dir = file.tell()
+    file.seek(info.header_offset)
+    file.write(info.FileHeader(zip64=large))
+    archive.filelist.append(info)
+    archive.NameToInfo[info.filename] = info
 
 
 def _member(file: BinaryIO, entry: zipfile.ZipInfo, deflated: bool) -> Member:

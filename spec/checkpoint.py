@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .naming import canonical_layers
 from .parameters import checked_weights, weights_dtype
 from .safetensors_format import read_header, read_shards, write_safetensors
 from .stored import FoundFile, Hints, LazyWeights, StoredTensor
+from .streaming import rows_of
 
 KEY = "rnnzoo"
 SUFFIX = ".safetensors"
@@ -70,7 +72,7 @@ def write(path: Path, contents: Contents) -> None:
         WeightError: the weights do not fit the spec.
     """
     text = envelope(contents.spec, contents.provenance)
-    write_safetensors(path, described(contents), contents.weights, {KEY: text})
+    write_safetensors(path, described(contents), partial(rows_of, contents.weights), {KEY: text})
 
 
 def described(contents: Contents) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -6,14 +6,15 @@ numbers in row-major order, without holes. https://huggingface.co/docs/safetenso
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from .errors import FileError
-from .stored import Array, StoredTensor, check_names
+from .stored import StoredTensor, check_names
+from .streaming import Rows, write_rows
 
 MAXIMUM_HEADER = 2**22  # bytes, of thirty thousand tensors: JSON takes 40 times its size in memory
 MAXIMUM_SHARDS = 1000
@@ -73,14 +74,14 @@ def read_shards(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
 def write_safetensors(
     path: Path,
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
-    weights: Mapping[str, Array],
+    rows: Callable[[str], Rows],
     metadata: Mapping[str, str],
 ) -> None:
     """Write a file, each tensor as it is read: bytes as the library `safetensors` writes them.
 
     Args:
         tensors: dtype and shape by name.
-        weights: by the same names.
+        rows: gives those of a name.
     """
     order = sorted(tensors, key=lambda name: (-np.dtype(tensors[name][0]).itemsize, name))
     header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
@@ -94,7 +95,7 @@ def write_safetensors(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            file.write(np.ascontiguousarray(weights[name], np.dtype(tensors[name][0]).newbyteorder("<")).data)
+            write_rows(file, rows(name))
 
 
 def _header_size(path: Path) -> int:

@@ -8,7 +8,7 @@ import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from .errors import FileError, WeightError, listed
 from .model import ModelSpec
 from .parameters import parameters
+from .streaming import Rows, joined, transposed
 
 Array = NDArray[Any]
 WIDENED = {"bfloat16": "float32", "float16": "float32", "float32": "float32", "float64": "float64"}
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}  # bytes
-TILE = 64  # rows
 MAXIMUM_NAME = 1024  # characters
 MAXIMUM_DEFLATED = 2**26  # bytes of a tensor that stands compressed in a file
 
@@ -74,35 +74,74 @@ class StoredTensor:
             FileError: the file ends before the tensor does, is damaged, or cannot be read.
             WeightError: not a dtype of weights.
         """
-        if self.dtype not in SIZES:
-            raise WeightError(f"{self.path}: expected a tensor of {', '.join(SIZES)}, got {self.dtype}")
-        stored = "uint16" if self.dtype == "bfloat16" else self.dtype
-        numbers = self._numbers(np.dtype(stored).newbyteorder(">" if self.big_endian else "<"))
-        if self.dtype == "bfloat16":
-            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers.astype(WIDENED[self.dtype], copy=False)
-
-    def _numbers(self, dtype: np.dtype[Any]) -> Array:
+        dtype = self._stored_dtype()
         if self.strides is None or self.count == 0:
-            return self._checked(self._span(dtype, self.count)).reshape(self.shape)
+            return self._widened(self._checked(self._span(dtype, self.count)).reshape(self.shape))
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
         span = self._checked(self._span(dtype, last + 1))
         steps = tuple(stride * dtype.itemsize for stride in self.strides)
-        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(span, self.shape, steps, writeable=False))
+        return self._widened(
+            np.ascontiguousarray(np.lib.stride_tricks.as_strided(span, self.shape, steps, writeable=False))
+        )
 
-    def _span(self, dtype: np.dtype[Any], count: int) -> Array:
+    def numbers(self, first: int, count: int) -> Array:
+        """Some of the numbers of a tensor that `is_run`, as in `array`; no checksum is looked at."""
+        return self._widened(self._span(self._stored_dtype(), count, first))
+
+    def mapped(self) -> Array:
+        """The numbers of a tensor that `is_run`, each read when it is used; the file must not be cut off meanwhile."""
+        self._span(self._stored_dtype(), 0, self.count)  # whether the file has them
+        return self._widened(np.memmap(self.path, self._stored_dtype(), "r", self.offset, self.shape))
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the numbers stand one after the other, as they are."""
+        return self.strides is None and self.deflated is None and self.count > 0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether they have the bytes that an array of them has."""
+        return self.is_run and WIDENED[self.dtype] == self.dtype and not self.big_endian
+
+    def check(self, crc: int) -> None:
+        """Raises FileError where the CRC-32 of all numbers is not that of the file."""
+        if self.checksum is not None:
+            before, expected = self.checksum
+            self._check(joined(before, crc, self.count * SIZES[self.dtype]), expected)
+
+    def _check(self, crc: int, expected: int) -> None:
+        if crc != expected:
+            raise FileError(f"{self.path}: damaged: the tensor at byte {self.offset:,} has another checksum")
+
+    def _stored_dtype(self) -> np.dtype[Any]:
+        if self.dtype not in SIZES:
+            raise WeightError(f"{self.path}: expected a tensor of {', '.join(SIZES)}, got {self.dtype}")
+        stored = "uint16" if self.dtype == "bfloat16" else self.dtype
+        return np.dtype(stored).newbyteorder(">" if self.big_endian else "<")
+
+    def _widened(self, numbers: Array) -> Array:
+        if self.dtype == "bfloat16":
+            bits = numbers.astype(np.uint32)
+            bits <<= 16
+            numbers = bits.view(np.float32)
+        return numbers.astype(WIDENED[self.dtype], copy=False)
+
+    def _span(self, dtype: np.dtype[Any], count: int, first: int = 0) -> Array:
         try:
             if self.deflated is not None:
                 return np.frombuffer(self._inflated(count * dtype.itemsize), dtype)
-            if self.path.stat().st_size < self.offset + count * dtype.itemsize:  # before memory is taken for it
-                raise FileError(f"{self.path}: ends before its tensor of {count:,} numbers at byte {self.offset:,}")
-            return np.fromfile(self.path, dtype, count, offset=self.offset)
+            offset = self.offset + first * dtype.itemsize
+            if self.path.stat().st_size < offset + count * dtype.itemsize:  # before memory is taken for it
+                raise FileError(
+                    f"{self.path}: ends before its tensor of {self.count:,} numbers at byte {self.offset:,}"
+                )
+            return np.fromfile(self.path, dtype, count, offset=offset)
         except (OSError, zlib.error) as error:
             raise FileError(f"{self.path}: a tensor cannot be read: {error}") from error
 
     def _checked(self, span: Array) -> Array:
-        if self.checksum is not None and zlib.crc32(span.data, self.checksum[0]) != self.checksum[1]:
-            raise FileError(f"{self.path}: damaged: the tensor at byte {self.offset:,} has another checksum")
+        if self.checksum is not None:
+            self._check(zlib.crc32(span.data, self.checksum[0]), self.checksum[1])
         return span
 
     def _inflated(self, size: int) -> bytes:
@@ -155,16 +194,29 @@ class Part:
         found = self.tensor.array()[self.select]
         return transposed(found) if self.transposed else np.ascontiguousarray(found)
 
+    def rows(self) -> Rows:
+        """The same, some rows at a time where the file has them so. Raises FileError or WeightError."""
+        tensor, shape = self.tensor, self.shape
+        if not tensor.is_run or (tensor.checksum and (self.select or self.transposed or not tensor.is_exact)):
+            return Rows.of(self.array())
+        if self.transposed and len(shape) == 2:
+            return Rows.transposed(tensor.mapped()[self.select])
+        if self.transposed or not all(isinstance(index, int) for index in self.select[:-1]):
+            return Rows.of(self.array())
+        width, first = math.prod(shape[1:]), self._first()
+
+        def read(start: int, stop: int) -> Array:
+            return tensor.numbers(first + start * width, (stop - start) * width).reshape(-1, *shape[1:])
+
+        return Rows(WIDENED[tensor.dtype], shape, read, tensor.check)
+
+    def _first(self) -> int:
+        """At which number of the tensor the weight starts."""
+        starts = [index if isinstance(index, int) else index.start or 0 for index in self.select]
+        return sum(start * math.prod(self.tensor.shape[axis + 1 :]) for axis, start in enumerate(starts))
+
     def _selection(self) -> tuple[int | slice, ...]:
         return (*self.select, *(slice(None) for _ in self.tensor.shape[len(self.select) :]))
-
-
-def transposed(array: Array) -> Array:
-    """The transposed array in C order, made in tiles: in one go it takes five times as long (measured at 64 MiB)."""
-    turned = np.empty(array.shape[::-1], array.dtype)
-    for start in range(0, len(array), TILE):
-        turned[..., start : start + TILE] = array[start : start + TILE].T
-    return turned
 
 
 def _selected(size: int, index: int | slice) -> int | None:
@@ -205,6 +257,10 @@ def check_names(path: Path, names: Iterable[str]) -> None:
 class LazyWeights(Mapping[str, Array], ABC):
     """Weights by canonical name, each made when it is asked for, and not kept."""
 
+    def rows(self, name: str, *, transposed: bool = False) -> Rows:
+        """A weight or its transposed, some rows at a time."""
+        return Rows.transposed(self[name]) if transposed else Rows.of(self[name])
+
     @abstractmethod
     def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
         """dtype and shape of each weight in canonical order, unread. Raises WeightError where they do not fit."""
@@ -218,6 +274,10 @@ class StoredWeights(LazyWeights):
 
     def __getitem__(self, name: str) -> Array:
         return self.parts[name].array()
+
+    def rows(self, name: str, *, transposed: bool = False) -> Rows:
+        part = self.parts[name]
+        return replace(part, transposed=part.transposed != transposed).rows()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parts)

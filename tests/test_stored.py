@@ -5,7 +5,9 @@ import struct
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from rnnzoo.spec.npz import find_npz
 from rnnzoo.spec.safetensors_format import read_header, read_shards, write_safetensors
 from rnnzoo.spec.sandbox import examined
 from rnnzoo.spec.stored import Hints, Part, StoredTensor, StoredWeights
+from rnnzoo.spec.streaming import joined, rows_of, write_rows
 
 SPEC = ModelSpec("stacked_bi_rnn", 3, 4, 2)
 
@@ -78,7 +81,7 @@ def test_bfloat16_is_read_exactly(tmp_path: Path) -> None:
 def test_a_file_is_written_with_the_bytes_of_the_library(tmp_path: Path) -> None:
     some = {name: array for name, array in arrays().items() if array.dtype in (np.float32, np.float64)}
     sizes = {name: (array.dtype.name, array.shape) for name, array in some.items()}
-    write_safetensors(tmp_path / "a", sizes, some, {"k": 'ü"\n'})
+    write_safetensors(tmp_path / "a", sizes, partial(rows_of, some), {"k": 'ü"\n'})
     assert (tmp_path / "a").read_bytes() == safetensors.numpy.save(some, metadata={"k": 'ü"\n'})
 
 
@@ -314,6 +317,45 @@ def test_strides_are_followed(tmp_path: Path) -> None:
     tensor = StoredTensor(tmp_path / "a", 16, "float64", (3, 2), (2, 7))
     assert np.array_equal(tensor.array(), array[2:][np.arange(3)[:, None] * 2 + np.arange(2) * 7])
     assert StoredTensor.from_data(json.loads(json.dumps(tensor.to_data()))) == tensor
+
+
+# Written by two threads
+
+
+def test_checksums_of_pieces_join(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).bytes(3001)
+    for split in (0, 1, 64, 1500, 3000, 3001):
+        assert joined(zlib.crc32(data[:split]), zlib.crc32(data[split:]), len(data) - split) == zlib.crc32(data)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("select", [(), (1,), (slice(2, 3),), (slice(0, 2), 3), (1, slice(5, 60))], ids=str)
+def test_rows_are_the_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: tuple, dtype: str, big_endian: bool, transposed: bool
+) -> None:
+    monkeypatch.setattr("rnnzoo.spec.streaming.PIECE", 2**10)
+    np.random.default_rng(0).integers(0, 2**16, 3 + 3 * 70 * 20 * 4, np.uint16).tofile(tmp_path / "a")
+    part = Part("w", StoredTensor(tmp_path / "a", 6, dtype, (3, 70, 20), None, big_endian), select, transposed)
+    with (tmp_path / "b").open("w+b") as file:
+        file.write(b"before")
+        crc = write_rows(file, part.rows())
+        assert file.tell() == 6 + part.array().nbytes
+        file.seek(6)
+        written = file.read()
+    assert written == part.array().tobytes() and crc == zlib.crc32(written)
+
+
+def test_a_checksum_is_held_against_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rnnzoo.spec.streaming.PIECE", 2**6)
+    np.savez(tmp_path / "a.npz", w=np.arange(64, dtype=np.float32))
+    tensor = find_npz(tmp_path / "a.npz")[0]["w"]
+    with (tmp_path / "b").open("wb") as file:
+        write_rows(file, Part("w", tensor).rows())
+        tensor.path.write_bytes(tensor.path.read_bytes().replace(np.float32(33).tobytes(), np.float32(34).tobytes()))
+        with pytest.raises(FileError, match="checksum"):
+            write_rows(file, Part("w", tensor).rows())
 
 
 # The child process

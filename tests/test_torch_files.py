@@ -28,6 +28,7 @@ from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, initial_w
 from rnnzoo.spec.errors import FileError, InputError, RnnZooError, UnsupportedError, WeightError
 from rnnzoo.spec.sandbox import examined
 from rnnzoo.spec.stored import SIZES, FoundLayer, Hints, StoredTensor, StoredWeights
+from rnnzoo.spec.streaming import Rows
 from rnnzoo.torch_impl import Recurrent, SequenceModel, files, unpickling
 from rnnzoo.torch_impl.checkpoint import contents
 from rnnzoo.torch_impl.files import FILES
@@ -524,7 +525,7 @@ def test_weights_are_written_one_after_the_other(tmp_path: Path) -> None:
     def arrays() -> Any:
         for number in range(2):
             read.append((number, (tmp_path / "model.pt").stat().st_size))
-            yield np.full(2**20, number, np.float32)
+            yield Rows.of(np.full(2**20, number, np.float32))
 
     write_checkpoint(tmp_path / "model.pt", value, arrays())
     assert read[0] == (0, read[0][1]) and read[1][1] - read[0][1] >= 2**22

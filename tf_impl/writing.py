@@ -8,24 +8,21 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
+from ..spec.archives import add_member
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, described, envelope
-from ..spec.stored import transposed
+from ..spec.streaming import joined, rows_of, write_rows
 from . import architecture
 from .examining import CONFIG, METADATA, OWN, WEIGHTS
 from .finding import own_place
 from .naming import plain_place
-
-STRIP = 128  # rows
-Array = NDArray[Any]
 
 
 class Row(NamedTuple):
@@ -49,7 +46,7 @@ def write(path: Path, contents: Contents, *, plain: bool, prefix: str) -> None:
         with path.open("r+b") as file:
             for row, offset in zip(rows, places, strict=True):
                 file.seek(offset)
-                file.writelines(_pieces(contents, row))
+                write_rows(file, rows_of(contents.weights, row.name, transposed=row.transposed))
         return
     model = (
         architecture.plain_model(contents.spec, dtype, prefix)
@@ -65,9 +62,12 @@ def write(path: Path, contents: Contents, *, plain: bool, prefix: str) -> None:
         places = _make(empty, rows, dtype, None)
         for member, data in texts.items():
             archive.writestr(zipfile.ZipInfo(member), data)
-        with empty.open("rb") as file, archive.open(zipfile.ZipInfo(WEIGHTS), "w", force_zip64=True) as target:
-            for part in _filled(file, sorted(zip(places, rows, strict=True)), contents):
-                target.write(part)
+        in_order = sorted(zip(places, rows, strict=True))
+        with empty.open("rb") as file:
+            add_member(
+                archive, zipfile.ZipInfo(WEIGHTS), empty.stat().st_size,
+                lambda target: _fill(target, file, in_order, contents), large=True,
+            )  # fmt: skip
 
 
 def _make(path: Path, rows: list[Row], dtype: str, text: str | None) -> list[int]:
@@ -89,21 +89,17 @@ def _make(path: Path, rows: list[Row], dtype: str, text: str | None) -> list[int
     return places
 
 
-def _filled(empty: BinaryIO, places: list[tuple[int, Row]], contents: Contents) -> Iterator[Any]:
-    """The bytes of the file from the first to the last, with the numbers in their places."""
+def _fill(target: BinaryIO, empty: BinaryIO, places: list[tuple[int, Row]], contents: Contents) -> int:
+    """Write the file from the first byte to the last, with the numbers in their places; gives its CRC-32."""
+    total = 0
     for offset, row in places:
-        yield empty.read(offset - empty.tell())
-        for piece in _pieces(contents, row):
-            yield piece
-            empty.seek(piece.nbytes, os.SEEK_CUR)
-    yield empty.read()
+        total = _between(target, empty.read(offset - empty.tell()), total)
+        rows = rows_of(contents.weights, row.name, transposed=row.transposed)
+        total = joined(total, write_rows(target, rows), rows.nbytes)
+        empty.seek(rows.nbytes, os.SEEK_CUR)
+    return _between(target, empty.read(), total)
 
 
-def _pieces(contents: Contents, row: Row) -> Iterator[memoryview]:
-    """The bytes of a weight, little-endian, some rows at a time."""
-    array = np.asarray(contents.weights[row.name])
-    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    for start in range(0, row.shape[0], STRIP):
-        stop = start + STRIP
-        part = transposed(array[:, start:stop]) if row.transposed else np.ascontiguousarray(array[start:stop])
-        yield part.reshape(-1).view(np.uint8).data
+def _between(target: BinaryIO, data: bytes, total: int) -> int:
+    target.write(data)
+    return zlib.crc32(data, total)

@@ -4,7 +4,6 @@ The own layout in a `.pt` is {"state_dict": ..., "rnnzoo": text}; standard layer
 as its attribute. A safetensors file has the text in its metadata. torch is not needed to read or write them.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.safetensors_format import read_header, write_safetensors
 from ..spec.sandbox import examined
-from ..spec.stored import Array, FoundFile, Hints, StoredTensor
+from ..spec.stored import FoundFile, Hints, StoredTensor
+from ..spec.streaming import rows_of
 from .finding import layers_in
 from .naming import OWN_LAYOUT, not_standard, plain_names, state_dict_names
 from .writing import state_dict, write_checkpoint
@@ -78,29 +78,13 @@ class TorchFiles:
         """
         table = (plain_names if plain else state_dict_names)(contents.spec)
         sizes, text = described(contents), envelope(contents.spec, contents.provenance)
-        weights = _Renamed(contents.weights, {prefix + own: name for name, own in table.items()})
-        tensors = {prefix + own: sizes[name] for name, own in table.items()}
+        names = {prefix + own: name for name, own in table.items()}
+        tensors = {own: sizes[name] for own, name in names.items()}
         if path.suffix == ".safetensors":
-            write_safetensors(path, tensors, weights, {KEY: text})
+            write_safetensors(path, tensors, lambda own: rows_of(contents.weights, names[own]), {KEY: text})
             return
         value = state_dict(tensors, **{KEY: text}) if plain else {STATE_DICT: state_dict(tensors), KEY: text}
-        write_checkpoint(path, value, weights.values())
-
-
-class _Renamed(Mapping[str, Array]):
-    """Weights under other names, read when they are asked for."""
-
-    def __init__(self, weights: Mapping[str, Array], names: Mapping[str, str]) -> None:
-        self._weights, self._names = weights, names
-
-    def __getitem__(self, name: str) -> Array:
-        return self._weights[self._names[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+        write_checkpoint(path, value, (rows_of(contents.weights, name) for name in names.values()))
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -5,12 +5,12 @@ import struct
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from ..spec.archives import LOCAL_HEADER
-from ..spec.stored import Array
+from ..spec.archives import LOCAL_HEADER, add_member
+from ..spec.streaming import Rows, write_rows
 from .checkpoint import DTYPES, PICKLE
 from .records import ORDERED_DICT, Global, Held, Storage, Tensor
 
@@ -32,28 +32,31 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def write_checkpoint(path: Path, value: Any, arrays: Iterable[Array]) -> None:
+def write_checkpoint(path: Path, value: Any, storages: Iterable[Rows]) -> None:
     """Write a file that `torch.load(weights_only=True, mmap=True)` reads: the same bytes for the same contents.
 
     Args:
         value: what `pickled` takes.
-        arrays: of the storages, in the order of their keys from 0.
+        storages: their numbers, in the order of their keys from 0.
     """
-    with path.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
-        _add(file, archive, PICKLE, np.frombuffer(pickled(value), np.uint8))
-        _add(file, archive, "byteorder", np.frombuffer(b"little", np.uint8))
-        for key, array in enumerate(arrays):
-            _add(file, archive, f"data/{key}", np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
-        _add(file, archive, "version", np.frombuffer(b"3\n", np.uint8))
+    with zipfile.ZipFile(path, "w") as archive:
+        _add(archive, PICKLE, _bytes(pickled(value)))
+        _add(archive, "byteorder", _bytes(b"little"))
+        for key, rows in enumerate(storages):
+            _add(archive, f"data/{key}", rows)
+        _add(archive, "version", _bytes(b"3\n"))
 
 
-def _add(file: BinaryIO, archive: zipfile.ZipFile, name: str, array: Array) -> None:
-    info, large = zipfile.ZipInfo(f"archive/{name}"), array.nbytes >= LARGE
-    start = file.tell() + LOCAL_HEADER.size + len(info.filename) + (20 if large else 0)
+def _bytes(data: bytes) -> Rows:
+    return Rows.of(np.frombuffer(data, np.uint8))
+
+
+def _add(archive: zipfile.ZipFile, name: str, rows: Rows) -> None:
+    info, large = zipfile.ZipInfo(f"archive/{name}"), rows.nbytes >= LARGE
+    start = archive.start_dir + LOCAL_HEADER.size + len(info.filename) + (20 if large else 0)
     padding = -(start + 4) % ALIGNMENT
     info.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)  # as torch itself pads
-    with archive.open(info, "w", force_zip64=large) as member:
-        member.write(array.reshape(-1).view(np.uint8).data)
+    add_member(archive, info, rows.nbytes, lambda file: write_rows(file, rows), large=large)
 
 
 def pickled(value: Any) -> bytes:

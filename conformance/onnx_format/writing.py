@@ -12,6 +12,7 @@ from ...spec.checkpoint import KEY, described, envelope
 from ...spec.errors import UnsupportedError
 from ...spec.model import ModelSpec
 from ...spec.parameters import parameters
+from ...spec.streaming import rows_of, write_rows
 from .model import Place, places, skeleton, tensors
 
 MAXIMUM = 2**31 - 1  # bytes of a protobuf message
@@ -40,7 +41,7 @@ def write_model(path: Path, contents: Contents) -> None:
         for parameter in parameters(spec):
             place = places(spec)[parameter.name]
             file.seek(starts[place.tensor] + dtype.itemsize * _first(place, tensors(spec)[place.tensor]))
-            np.ascontiguousarray(contents.weights[parameter.name], dtype.newbyteorder("<")).tofile(file)
+            write_rows(file, rows_of(contents.weights, parameter.name))
 
 
 def _write_frame(
