@@ -47,8 +47,18 @@ class OtherBiases(LazyWeights):
         return [name] if name in self._sizes else [other for other in others if other in self._sizes]
 
 
-def adapted(contents: Contents, biases: tuple[str, ...]) -> tuple[Contents, list[str]]:
-    """The same model with one of these kinds of bias, and what was changed for it."""
+def adapted(contents: Contents, biases: tuple[str, ...], *, plain: bool) -> tuple[Contents, list[str]]:
+    """The same model with one of these kinds of bias, for a framework's own layers if plain, and what was changed."""
+    kept, notes = _with_bias(contents, biases)
+    if plain and contents.spec.dropout:
+        rates = ", ".join(f"{kind} {rate:g}" for kind, rate in contents.spec.dropout.to_data(complete=False).items())
+        notes.append(
+            f"dropout ({rates}) is not in the layers: the same results; set it in them if training is to go on"
+        )
+    return kept, notes
+
+
+def _with_bias(contents: Contents, biases: tuple[str, ...]) -> tuple[Contents, list[str]]:
     spec = contents.spec
     if spec.bias in biases:
         return contents, []

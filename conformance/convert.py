@@ -160,7 +160,7 @@ def _converted(
     if plain and not form.plain:
         raise InputError(f"{target}: --plain: no framework has layers for a {form.name} file; leave it out")
     plain = form.plain and (plain or form is ONNX)
-    kept, changes = adapted(given, form.files.plain_bias if plain else (given.spec.bias,))
+    kept, changes = adapted(given, form.files.plain_bias if plain else (given.spec.bias,), plain=plain)
     if reason := form.files.holds(kept.spec, plain=plain):
         raise UnsupportedError(f"{target}: {reason}")
     done: list[tuple[tuple[Moved, ...], Proof, float, float]] = []
@@ -202,8 +202,7 @@ def _check_told(source: Path, one: FoundLayer, hints: Hints) -> None:
     told = hints.nonlinearity
     if told and "nonlinearity" not in one.assumed and told != one.spec.nonlinearity:
         raise InputError(f"{source}: its nonlinearity is {one.spec.nonlinearity}, not {told}; leave out --nonlinearity")
-    own, given = one.spec.to_data(), (hints.spec or one.spec).to_data()
-    if fields := [name for name, value in own.items() if given[name] != value and name != "initializer"]:
+    if fields := one.spec.differing(hints.spec or one.spec):
         raise InputError(f"{source}: the spec that was given differs from the file's in {listed(fields)}; leave it out")
 
 

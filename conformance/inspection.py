@@ -88,8 +88,8 @@ def _model(path: Path, contents: Contents) -> str:
 def difference(first: Path, second: Path, spec: ModelSpec | None = None) -> tuple[str, bool]:
     """How two model files differ, tensor by tensor and by running both; and whether they are the same model."""
     a, b = read(first, spec), read(second, spec)
-    fields = [n for n, value in a.spec.to_data().items() if b.spec.to_data()[n] != value and n != "initializer"]
-    lines = [f"spec {name}: {a.spec.to_data()[name]!r} | {b.spec.to_data()[name]!r}" for name in fields]
+    fields = a.spec.differing(b.spec)
+    lines = [f"spec {name}: {a.spec.to_data().get(name)!r} | {b.spec.to_data().get(name)!r}" for name in fields]
     rows, same_weights = _tensors(a.weights, b.weights)
     parts = [*lines, table(("parameter", "only in / difference", "largest"), rows)]
     comparable = all(name not in ("input_size", "embedding", "head", "context", "cell") for name in fields)

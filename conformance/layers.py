@@ -29,7 +29,7 @@ def converted(layer: Any, backend: str, *, plain: bool = True) -> Any:
     given = side(layer)
     target = load_plain(backend) if plain else load_backend(backend)
     kept, changes = adapted(
-        Contents(given.spec, given.weights, {}), load_files(backend).plain_bias if plain else BIASES
+        Contents(given.spec, given.weights, {}), load_files(backend).plain_bias if plain else BIASES, plain=plain
     )
     if reason := target.supports(kept.spec):
         raise UnsupportedError(reason)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..spec.backend import Result
+from ..spec.dropout import Masks
 from ..spec.errors import InputError, SpecError
 from ..spec.inputs import Cotangents, Inputs, as_array, checked_context, checked_inputs, checked_states, state_gradients
 from ..spec.model import ModelSpec
@@ -49,7 +50,7 @@ class SequenceModel:
     def __call__(
         self, inputs: Any, *, lengths: Any = None, mask: Any = None, initial_state: Any = None, context: Any = None
     ) -> Result:
-        """Run on inputs (B, T, I), or tokens (B, T). Raises InputError."""
+        """Run on inputs (B, T, I), or tokens (B, T); drops nothing. Raises InputError."""
         given = checked_inputs(
             self.spec, self.dtype, inputs, lengths=lengths, mask=mask, initial_state=initial_state, context=context
         )
@@ -80,14 +81,14 @@ class SequenceModel:
         start = context @ self.weights["context.weight"].T + self.weights["context.bias"]  # (B, L*D*H)
         return np.ascontiguousarray(start.reshape(len(context), -1, self.spec.hidden_size).transpose(1, 0, 2))
 
-    def forward(self, given: Inputs) -> tuple[Result, Tape]:
-        """The result, and what `backward` needs."""
+    def forward(self, given: Inputs, masks: Masks | None = None) -> tuple[Result, Tape]:
+        """The result, and what `backward` needs; masks of dropout, None to drop nothing."""
         spec, weights = self.spec, self.weights
         x = self._embedded(given)
         initial = given.initial_states or self._zeros(len(x))
         if given.context is not None:
             initial[spec.cell_definition.states[0]] = self.initial_state(given.context)
-        outputs, final, layers = recurrent.forward(spec, weights, x, given.mask, initial)
+        outputs, final, layers = recurrent.forward(spec, weights, x, given.mask, initial, masks)
         read, scores = self._scores(given, outputs, final)
         return Result(outputs, final, scores), Tape(given, layers, outputs, read)
 

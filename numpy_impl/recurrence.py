@@ -34,6 +34,7 @@ class Tape:
         states: by name, (T+1, B, H): before the first step, and after each.
         p, q: (T, B, G*H), or None where the cell does not read them again.
         mask: (T, B, 1), or None.
+        factors: of dropout, (B, H), or None.
     """
 
     step: Step
@@ -42,12 +43,22 @@ class Tape:
     q: Array | None
     mask: Array | None
     recurrent_weight: Array
+    factors: Array | None
 
 
 def forward(
-    step: Step, p: Array, recurrent_weight: Array, recurrent_bias: Array | None, initial: States, mask: Array | None
+    step: Step,
+    p: Array,
+    recurrent_weight: Array,
+    recurrent_bias: Array | None,
+    initial: States,
+    mask: Array | None,
+    factors: Array | None = None,
 ) -> tuple[Array, States, Tape]:
-    """Outputs (T, B, H), final states (B, H) by name, and the tape; p is (T, B, G*H), initial (B, H) by name."""
+    """Outputs (T, B, H), final states (B, H) by name, and the tape; p is (T, B, G*H), initial (B, H) by name.
+
+    The recurrent weight reads the state times `factors` (B, H), where there are any.
+    """
     steps = len(p)
     keep = step.code.KEEPS_PROJECTIONS
     states = {name: np.empty((steps + 1, *h.shape), p.dtype) for name, h in initial.items()}  # (T+1, B, H)
@@ -56,7 +67,8 @@ def forward(
         states[name][0] = h
     for t in range(steps):
         old = {name: series[t] for name, series in states.items()}
-        q = old[step.definition.output] @ recurrent_weight.T  # (B, G*H)
+        h = old[step.definition.output]
+        q = (h if factors is None else h * factors) @ recurrent_weight.T  # (B, G*H)
         if recurrent_bias is not None:
             q += recurrent_bias
         if kept is not None:
@@ -66,7 +78,7 @@ def forward(
     outputs = states[step.definition.output][1:]
     if mask is not None:
         outputs = np.where(mask, outputs, np.zeros((), p.dtype))
-    tape = Tape(step, states, p if keep else None, kept, mask, recurrent_weight)
+    tape = Tape(step, states, p if keep else None, kept, mask, recurrent_weight, factors)
     return outputs, {name: series[-1] for name, series in states.items()}, tape
 
 
@@ -87,7 +99,8 @@ def backward(tape: Tape, d_outputs: Array, d_final: States) -> tuple[Array, Arra
         if tape.mask is not None:
             d_p[t] = np.where(tape.mask[t], d_p[t], zero)
             d_q[t] = np.where(tape.mask[t], d_q[t], zero)
-        d_old[output] = d_old[output] + d_q[t] @ tape.recurrent_weight  # (B, H)
+        d_h = d_q[t] @ tape.recurrent_weight  # (B, H)
+        d_old[output] = d_old[output] + (d_h if tape.factors is None else d_h * tape.factors)
         if tape.mask is not None:
             d_old = {name: np.where(tape.mask[t], d, d_states[name]) for name, d in d_old.items()}
         d_states = d_old

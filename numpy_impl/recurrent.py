@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ..spec.dropout import Masks
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights
-from . import recurrence
+from . import dropout, recurrence
 from .cells import load_cell
 from .nonlinearities import NONLINEARITIES
 from .recurrence import Step
@@ -17,20 +18,37 @@ States = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class LayerTape:
-    """What a layer's backward pass reads again: its inputs, and of each direction the outputs and the tape."""
+class Reading:
+    """What some directions of a layer read: x (T, B, I_l), the factors (B, I_l) of dropout, if any, multiplied in."""
 
-    x: Array  # (T, B, I_l)
-    outputs: list[Array]  # D times (T, B, H), in time order
+    directions: tuple[str, ...]
+    x: Array
+    factors: Array | None
+
+
+@dataclass(frozen=True)
+class LayerTape:
+    """What a layer's backward pass reads again.
+
+    Attributes:
+        readings: what its directions read, one for all where nothing is dropped.
+        outputs: D times (T, B, H), in time order.
+        directions: the tape of each.
+        factors: of dropout, (T, B, F), by which its merged outputs were multiplied, or None.
+    """
+
+    readings: list[Reading]
+    outputs: list[Array]
     directions: list[recurrence.Tape]
+    factors: Array | None
 
 
 def forward(
-    spec: ModelSpec, weights: Weights, inputs: Array, mask: Array | None, initial: States
+    spec: ModelSpec, weights: Weights, inputs: Array, mask: Array | None, initial: States, masks: Masks | None = None
 ) -> tuple[Array, States, list[LayerTape]]:
     """Outputs (B, T, F), final states (L*D, B, H) by name, and the tapes of the layers.
 
-    inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name.
+    inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name; masks of dropout, None to drop nothing.
     """
     step = Step(spec.cell_definition, load_cell(spec.cell), NONLINEARITIES[spec.nonlinearity])
     x = np.ascontiguousarray(inputs.transpose(1, 0, 2))  # (T, B, I)
@@ -40,9 +58,10 @@ def forward(
     tapes = []
     final: States = {name: np.empty_like(state) for name, state in initial.items()}
     for layer in range(spec.num_layers):
-        tape = _layer_forward(spec, weights, step, layer, x, valid, initial, final)
+        tape = _layer_forward(spec, weights, step, layer, x, valid, initial, final, masks)
         tapes.append(tape)
         x = merge(spec.merge, tape.outputs)  # (T, B, F)
+        x = x if tape.factors is None else x * tape.factors
     return x.transpose(1, 0, 2), final, tapes
 
 
@@ -55,8 +74,11 @@ def _layer_forward(
     valid: Array | None,
     initial: States,
     final: States,
+    masks: Masks | None,
 ) -> LayerTape:
-    projections = np.split(_project(spec, weights, layer, x), spec.num_directions, axis=2)  # D times (T, B, G*H)
+    (steps, batch, _), H = x.shape, spec.hidden_size
+    readings = _readings(spec, masks, layer, x)
+    projections = [p for reading in readings for p in _project(spec, weights, layer, reading)]  # D times (T, B, G*H)
     outputs, tapes = [], []
     for d, direction in enumerate(spec.directions):
         name, index = f"layers.{layer}.{direction}.", layer * spec.num_directions + d
@@ -67,22 +89,32 @@ def _layer_forward(
             weights.get(name + "recurrent_bias"),
             {state: values[index] for state, values in initial.items()},
             None if valid is None else in_time_order(valid, direction),
+            dropout.factors(spec, masks, "state", layer, d, (batch, H), x.dtype),
         )
         outputs.append(in_time_order(y, direction))
         tapes.append(tape)
         for state, value in last.items():
             final[state][index] = value
-    return LayerTape(x, outputs, tapes)
+    shape, top = (steps, batch, spec.output_size), layer == spec.num_layers - 1
+    between = None if top else dropout.factors(spec, masks, "between_layers", layer, 0, shape, x.dtype)
+    return LayerTape(readings, outputs, tapes, between)
 
 
-def _project(spec: ModelSpec, weights: Weights, layer: int, x: Array) -> Array:
-    """The input projections of all steps and both directions as one product, (T, B, D*G*H)."""
-    steps, batch, size = x.shape
-    weight = _both(spec, weights, layer, "input_weight")  # (D*G*H, I_l)
-    p = x.reshape(steps * batch, size) @ weight.T
+def _readings(spec: ModelSpec, masks: Masks | None, layer: int, x: Array) -> list[Reading]:
+    kept = [dropout.factors(spec, masks, "inputs", layer, d, x.shape[1:], x.dtype) for d in range(spec.num_directions)]
+    if kept[0] is None:
+        return [Reading(spec.directions, x, None)]
+    return [Reading((direction,), x * m, m) for direction, m in zip(spec.directions, kept, strict=True)]
+
+
+def _project(spec: ModelSpec, weights: Weights, layer: int, reading: Reading) -> list[Array]:
+    """The input projections of all steps, (T, B, G*H) for each direction that reads the same, as one product."""
+    steps, batch, size = reading.x.shape
+    weight = _joined(reading, weights, layer, "input_weight")  # (D*G*H, I_l)
+    p = reading.x.reshape(steps * batch, size) @ weight.T
     if spec.bias != "none":
-        p += _both(spec, weights, layer, "bias" if spec.bias == "single" else "input_bias")
-    return p.reshape(steps, batch, -1)
+        p += _joined(reading, weights, layer, "bias" if spec.bias == "single" else "input_bias")
+    return np.split(p.reshape(steps, batch, -1), len(reading.directions), axis=2)
 
 
 def backward(
@@ -101,7 +133,8 @@ def _layer_backward(
     spec: ModelSpec, weights: Weights, layer: int, tape: LayerTape, d_y: Array, d_final: States, d_initial: States,
     gradients: Weights,
 ) -> Array:  # fmt: skip
-    d_ps = []
+    d_ps = {}
+    d_y = d_y if tape.factors is None else d_y * tape.factors
     for d, (direction, d_direction) in enumerate(
         zip(spec.directions, merge_gradient(spec.merge, tape.outputs, d_y), strict=True)
     ):
@@ -113,17 +146,28 @@ def _layer_backward(
             tape.directions[d], in_time_order(d_direction, direction), {state: v[index] for state, v in d_final.items()}
         )
         h = tape.directions[d].states[spec.cell_definition.output][:-1]  # (T, B, H)
+        factors = tape.directions[d].factors
+        h = h if factors is None else h * factors
         gradients[name + "recurrent_weight"] = _flat(d_q).T @ _flat(h)
         if spec.bias == "double":
             gradients[name + "recurrent_bias"] = _flat(d_q).sum(axis=0)
         for state, value in d_states.items():
             d_initial[state][index] = value
-        d_ps.append(in_time_order(d_p, direction))
-    d_p = np.concatenate(d_ps, axis=2)  # (T, B, D*G*H)
-    _split(spec, gradients, layer, "input_weight", _flat(d_p).T @ _flat(tape.x))
+        d_ps[direction] = in_time_order(d_p, direction)
+    d_xs = [_reading_backward(spec, weights, layer, reading, d_ps, gradients) for reading in tape.readings]
+    return d_xs[0] if len(d_xs) == 1 else d_xs[0] + d_xs[1]
+
+
+def _reading_backward(
+    spec: ModelSpec, weights: Weights, layer: int, reading: Reading, d_ps: Weights, gradients: Weights
+) -> Array:
+    """The gradient of the layer's inputs (T, B, I_l) through the directions that read the same."""
+    d_p = _flat(np.concatenate([d_ps[direction] for direction in reading.directions], axis=2))  # (T*B, D*G*H)
+    _split(reading, gradients, layer, "input_weight", d_p.T @ _flat(reading.x))
     if spec.bias != "none":
-        _split(spec, gradients, layer, "bias" if spec.bias == "single" else "input_bias", _flat(d_p).sum(axis=0))
-    return (_flat(d_p) @ _both(spec, weights, layer, "input_weight")).reshape(tape.x.shape)
+        _split(reading, gradients, layer, "bias" if spec.bias == "single" else "input_bias", d_p.sum(axis=0))
+    d_x = (d_p @ _joined(reading, weights, layer, "input_weight")).reshape(reading.x.shape)
+    return d_x if reading.factors is None else d_x * reading.factors
 
 
 def in_time_order(series: Array, direction: str) -> Array:
@@ -158,11 +202,11 @@ def _flat(series: Array) -> Array:
     return series.reshape(-1, series.shape[-1])  # (T*B, N)
 
 
-def _both(spec: ModelSpec, weights: Weights, layer: int, name: str) -> Array:
-    parts = [weights[f"layers.{layer}.{direction}.{name}"] for direction in spec.directions]
+def _joined(reading: Reading, weights: Weights, layer: int, name: str) -> Array:
+    parts = [weights[f"layers.{layer}.{direction}.{name}"] for direction in reading.directions]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _split(spec: ModelSpec, gradients: Weights, layer: int, name: str, both: Array) -> None:
-    for direction, part in zip(spec.directions, np.split(both, spec.num_directions), strict=True):
+def _split(reading: Reading, gradients: Weights, layer: int, name: str, joined: Array) -> None:
+    for direction, part in zip(reading.directions, np.split(joined, len(reading.directions)), strict=True):
         gradients[f"layers.{layer}.{direction}.{name}"] = part

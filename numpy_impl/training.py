@@ -91,7 +91,7 @@ class Trainer:
 
     def _gradients(self, batch: CheckedBatch) -> tuple[float, Mapping[str, Array]]:
         """The loss of a batch and its gradients; the final states are carried on."""
-        result, tape = self.model.forward(batch.arguments)
+        result, tape = self.model.forward(batch.arguments, self.training.masks(self._step + 1, batch))
         loss, d_scores = loss_and_gradient(self.training.loss, result.scores, batch)
         self._carried = dict(result.final_states)
         return loss, self.model.backward(tape, Cotangents(None, None, d_scores))

@@ -8,6 +8,8 @@ from .backend import backend_names as backend_names
 from .backend import load_backend as load_backend
 from .checkpoint import load as load
 from .checkpoint import save as save
+from .dropout import Dropout as Dropout
+from .dropout import Masks as Masks
 from .errors import RnnZooError as RnnZooError
 from .initializers import INITIALIZERS as INITIALIZERS
 from .initializers import Draw as Draw

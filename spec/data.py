@@ -21,13 +21,14 @@ class Described:
 
     KIND: ClassVar[str] = ""
     PARTS: ClassVar[Mapping[str, "type[Described] | tuple[type[Described], ...]"]] = {}
+    ADDED: ClassVar[tuple[str, ...]] = ()  # fields younger than the first files, left out of data at their default
 
     def to_data(self, *, complete: bool = True) -> dict[str, Any]:
         """Plain data: dicts, numbers, strings, booleans and None; if not complete, without what is at its default."""
         data: dict[str, Any] = {"kind": self.KIND} if self.KIND else {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if complete or value != field.default:
+            if (complete and field.name not in self.ADDED) or value != field.default:
                 data[field.name] = value.to_data(complete=complete) if isinstance(value, Described) else value
         return data
 

@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import yaml
 
 from .data import VERSION, Described, check_choice, check_flag, check_size, check_version
 from .definitions import BIASES, Cell, Variant, cell_names, load_cell, load_variant, variant_names
+from .dropout import Dropout
 from .errors import SpecError
 from .initializers import INITIALIZERS, Initializer
 
@@ -75,6 +76,7 @@ class ModelSpec(Described):
         merge: of the two directions' outputs: `concat`, `sum`, `average` or `multiply`.
         cell: what happens in a step; a file of that name in `spec/cells` defines it.
         initializer: a name from `INITIALIZERS`, or an `Initializer`.
+        dropout: what updates drop, or None; a `Dropout` whose rates are all 0 becomes None.
         embedding, head, context: the parts around the core, or None.
 
     Raises:
@@ -90,12 +92,14 @@ class ModelSpec(Described):
     merge: str = "concat"
     cell: str = field(default="rnn", kw_only=True)
     initializer: Initializer = field(default=INITIALIZERS["torch"], kw_only=True)
+    dropout: Dropout | None = field(default=None, kw_only=True)
     embedding: Embedding | None = field(default=None, kw_only=True)
     head: Head | None = field(default=None, kw_only=True)
     context: Context | None = field(default=None, kw_only=True)
 
+    ADDED: ClassVar[tuple[str, ...]] = ("dropout",)
     PARTS: ClassVar[Mapping[str, type[Described]]] = {
-        "initializer": Initializer, "embedding": Embedding, "head": Head, "context": Context,
+        "initializer": Initializer, "dropout": Dropout, "embedding": Embedding, "head": Head, "context": Context,
     }  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -117,6 +121,7 @@ class ModelSpec(Described):
             value, none = getattr(self, name), "" if name == "initializer" else " or None"
             if not isinstance(value, part) and not (none and value is None):
                 raise SpecError(f"{name}: expected {part.__name__}(...){none}, got {value!r}")
+        self._check_dropout()
 
     def _check_layers(self, variant: Variant) -> None:
         low, high = variant.minimum_layers, variant.maximum_layers
@@ -126,6 +131,12 @@ class ModelSpec(Described):
             raise SpecError(
                 f"num_layers: {self.variant} has {wanted} layers, got {self.num_layers}; change it or take {other}"
             )
+
+    def _check_dropout(self) -> None:
+        if self.dropout and self.dropout.between_layers and self.num_layers == 1:
+            raise SpecError(f"dropout between_layers: {self.variant} has one layer, nothing between; leave it 0")
+        if self.dropout == Dropout():
+            object.__setattr__(self, "dropout", None)
 
     @property
     def cell_definition(self) -> Cell:
@@ -155,6 +166,11 @@ class ModelSpec(Described):
     def is_core(self) -> bool:
         """True when there is no embedding, head or context: the model is the recurrent core alone."""
         return self.embedding is None and self.head is None and self.context is None
+
+    def differing(self, other: "ModelSpec") -> list[str]:
+        """The fields in which two specs differ, the initializer aside."""
+        names = [field.name for field in fields(self) if field.name != "initializer"]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     def state_shape(self, batch: int) -> tuple[int, int, int]:
         """(L*D, B, H), the shape of each state; index l*D + d."""

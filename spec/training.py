@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import Described, check_choice, check_number
+from .data import Described, check_choice, check_number, check_size
+from .dropout import Masks
 from .errors import InputError, SpecError, listed
 from .inputs import Inputs, as_array, checked_inputs, numbers
 from .model import ModelSpec
@@ -78,7 +79,7 @@ Clip = ClipByGlobalNorm | ClipByValue
 
 @dataclass(frozen=True)
 class TrainingSpec(Described):
-    """Loss, optimizer, clipping and the schedule of the learning rate of a training run.
+    """Loss, optimizer, clipping and the schedule of the learning rate of a training run, and the seed of its masks.
 
     Raises:
         SpecError: a value is outside its range, or a part is missing.
@@ -88,7 +89,9 @@ class TrainingSpec(Described):
     optimizer: Optimizer
     clip: Clip | None = None
     schedule: Schedule | None = None
+    seed: int = 0
 
+    ADDED: ClassVar[tuple[str, ...]] = ("seed",)
     PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {
         "loss": (CrossEntropy, MeanSquaredError), "optimizer": OPTIMIZERS, "clip": (ClipByGlobalNorm, ClipByValue),
         "schedule": SCHEDULES,
@@ -99,10 +102,17 @@ class TrainingSpec(Described):
             value = getattr(self, name)
             if not isinstance(value, kinds) and not (value is None and name in ("clip", "schedule")):
                 raise SpecError(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
+        check_size("training seed", self.seed, minimum=0)
+        if self.seed >= 2**64:
+            raise SpecError(f"training seed: expected an integer below 2^64, got {self.seed}")
 
     def learning_rate(self, t: int) -> float:
         """The learning rate of update t, from 1, in double precision."""
         return float(self.optimizer.learning_rate * (self.schedule.factor(t) if self.schedule else 1.0))
+
+    def masks(self, t: int, batch: "CheckedBatch") -> Masks:
+        """Which masks of dropout a batch of update t gets."""
+        return Masks(self.seed, t, batch.first_row)
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,7 @@ class CheckedBatch:
         entries: bool, True where an entry counts: (B, T), or (B,) where the head reads the final states.
         count: of the losses that are summed: entries, times the scores of each for the squared error.
         divisor: what the sum over the entries is divided by.
+        first_row: rows of the same update in batches before this one.
     """
 
     arguments: Inputs
@@ -143,6 +154,7 @@ class CheckedBatch:
     entries: NDArray[np.bool_]
     count: int
     divisor: int
+    first_row: int = 0
 
 
 def checked_batch(
@@ -188,13 +200,14 @@ def checked_update(
     Raises:
         InputError: as `checked_batch`; for all that needs no carried state before the first batch is given.
     """
-    divisor = None
+    divisor, rows = None, 0
     if len(batches) > 1:
         alone = [checked_batch(spec, dtype, loss, replace(batch, continues=False), None) for batch in batches]
         divisor = loss.divisor(sum(len(b.arguments.inputs) for b in alone), sum(b.count for b in alone))
     for batch in batches:
         checked = checked_batch(spec, dtype, loss, batch, carried() if batch.continues else None)
-        yield checked if divisor is None else replace(checked, divisor=divisor)
+        yield replace(checked, divisor=divisor or checked.divisor, first_row=rows)
+        rows += len(checked.arguments.inputs)
 
 
 def _classes(targets: Array, entries: NDArray[np.bool_], size: int) -> Array:

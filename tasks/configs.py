@@ -121,6 +121,15 @@ class CaptioningConfig:
 
 
 @dataclass
+class DropoutConfig:
+    """The rates of `spec.Dropout`: how often an update drops a unit, for each kind."""
+
+    between_layers: float = 0.0
+    inputs: float = 0.0
+    state: float = 0.0
+
+
+@dataclass
 class ModelConfig:
     """The fields of a `ModelSpec` that a task leaves open."""
 
@@ -132,6 +141,7 @@ class ModelConfig:
     merge: str = "concat"
     cell: str = "rnn"
     initializer: str = "torch"
+    dropout: DropoutConfig | None = field(default_factory=DropoutConfig)
 
 
 @dataclass
@@ -204,7 +214,7 @@ class TrainerConfig:
         steps: updates, or None.
         clip: largest gradient; None for no clipping.
         clip_kind: `global_norm` or `value`.
-        seed: of the initial weights and of the order of the batches; a task's split is always the same.
+        seed: of the initial weights, of the order of the batches and of dropout; a task's split is always the same.
         evaluate_every: updates between two evaluations; None for one at the end of each epoch.
         progress: a progress bar where standard error is a terminal.
         tensorboard: event files for TensorBoard too, in the run's folder.

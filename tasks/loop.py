@@ -96,10 +96,11 @@ def train(config: Mapping[str, Any], folder: Path) -> Summary:
 def training_spec(
     task: Task, optimizer: Mapping[str, Any], schedule: Mapping[str, Any] | None, trainer: Mapping[str, Any]
 ) -> TrainingSpec:
-    """The task's loss, and optimizer, schedule and clipping of the config. Raises SpecError."""
+    """The task's loss, and optimizer, schedule, clipping and seed of the config. Raises SpecError."""
     check_choice("trainer.clip_kind", trainer["clip_kind"], (ClipByGlobalNorm.KIND, ClipByValue.KIND))
     clip = None if trainer["clip"] is None else {"kind": trainer["clip_kind"], "maximum": trainer["clip"]}
     parts = {"loss": task.loss.to_data(), "optimizer": dict(optimizer), "clip": clip, "schedule": schedule}
+    parts["seed"] = trainer["seed"]
     return TrainingSpec.from_data(parts, "config")
 
 

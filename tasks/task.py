@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.backend import Contents
+from ..spec.dropout import Dropout
 from ..spec.errors import BackendError, FileError, InputError, SpecError, listed
 from ..spec.model import Context, Embedding, Head, ModelSpec
 from ..spec.training import Batch, Loss
@@ -161,9 +162,10 @@ def model_spec(task: Task, fields: Mapping[str, Any]) -> ModelSpec:
     Raises:
         SpecError: a field is out of its range, or the model makes no sense for the task.
     """
-    parts = task.parts
+    parts, rates = task.parts, fields.get("dropout")
+    given = {**fields, "dropout": None if rates is None else Dropout.from_data(rates, "model.dropout")}
     spec = ModelSpec(
-        input_size=parts.input_size, embedding=parts.embedding, head=parts.head, context=parts.context, **fields
+        input_size=parts.input_size, embedding=parts.embedding, head=parts.head, context=parts.context, **given
     )
     if reason := task.reason_against(spec):
         raise SpecError(f"task {task.name}: {reason}")

@@ -139,10 +139,11 @@ def test_a_merge_is_what_its_name_says(merge: str, merged: Callable[[Tensor, Ten
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_operator_is_well_formed_for_compilers_and_exporters(masked: bool, reverse: bool) -> None:
+    factors = drawn(B, H, seed=3) if masked else None
     p, weight, h0 = (tensor.requires_grad_() for tensor in (drawn(T, B, H), drawn(H, H, seed=1), drawn(B, H, seed=2)))
     mask = torch.arange(T)[:, None] < LENGTHS if masked else None
     torch.library.opcheck(
-        _recurrence, (p, weight, None, [h0], mask, "rnn", "tanh", reverse),
+        _recurrence, (p, weight, None, [h0], mask, factors, "rnn", "tanh", reverse),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )  # fmt: skip
 

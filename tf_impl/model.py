@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ..spec.dropout import Masks
 from ..spec.errors import InputError
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
@@ -25,7 +26,7 @@ class SequenceModel(keras.Model):
 
     Args:
         spec: what the model is.
-        seed: of the initial weights, which the spec draws.
+        seed: of the initial weights, which the spec draws, and of the masks of dropout (see `Recurrent`).
         dtype: `float32` or `float64`, for weights and computation.
 
     Attributes:
@@ -59,17 +60,23 @@ class SequenceModel(keras.Model):
         initial_state: Any = None,
         context: Tensor | None = None,
         return_state: bool = False,
+        training: bool | None = None,
+        dropout: Masks | None = None,
     ) -> Any:
         """Scores; (scores, outputs, final state) with `return_state`. Without a head the outputs stand for the scores.
 
         inputs (B, T, I), or tokens (B, T); mask (B, T) bool or lengths (B,), not both; states (L*D, B, H), a dict of
         them where the cell has several; context (B, C). Scores are (B, T, O), 0 at invalid steps, or (B, O) where
-        the head reads the final states. Raises InputError.
+        the head reads the final states. training and dropout as for `Recurrent`. Raises InputError.
         """
         check_inputs(inputs, self.spec)
         valid = valid_steps(inputs, mask, lengths)
         outputs, final = self.core(
-            self._embedded(inputs, valid), mask=valid, initial_state=self._initial(inputs, initial_state, context)
+            self._embedded(inputs, valid),
+            mask=valid,
+            initial_state=self._initial(inputs, initial_state, context),
+            training=training,
+            dropout=dropout,
         )
         scores = outputs if self.head is None else self._scores(outputs, final, valid)
         if lengths is not None:  # what Keras does for a mask, for the layers above

@@ -5,7 +5,8 @@ A backward direction is the same loop over flipped series. Each loop is one grap
 once in a process, so that eager calls run a graph too.
 
 Arguments stand in a dict: `p` (T, B, G*H), `recurrent_kernel` (H, G*H), `initial.{state}` (B, H) each, and where
-there are any, `recurrent_bias` (G*H,) and `mask` (T, B, 1).
+there are any, `recurrent_bias` (G*H,), `mask` (T, B, 1) and `factors` (B, H), of dropout: the recurrent kernel reads
+the state times these.
 """
 
 from collections.abc import Callable
@@ -47,8 +48,9 @@ def run(step: Step, arguments: Tensors) -> tuple[Tensor, Tensors]:
 
     The gradients are those of `backward`; gradients of gradients are TensorFlow's own, of the plain loop.
     """
-    loop = _loop(step, arguments["p"].dtype.name, "recurrent_bias" in arguments, "mask" in arguments)
-    constant = {name: value for name, value in arguments.items() if name == "mask"}
+    optional = tuple(name for name in ("recurrent_bias", "mask", "factors") if name in arguments)
+    loop = _loop(step, arguments["p"].dtype.name, optional)
+    constant = {name: value for name, value in arguments.items() if name in ("mask", "factors")}
     names = [name for name in arguments if name not in constant]
 
     @tf.custom_gradient
@@ -86,7 +88,7 @@ def forward(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
     kept = {name: _empty(given["p"].dtype, steps) for name in (*step.states, *(("q",) if keep else ()))}
 
     def body(t: Tensor, states: Tensors, kept: Tensors) -> Any:
-        q = states[step.output] @ given["recurrent_kernel"]  # (B, G*H)
+        q = _times(states[step.output], given) @ given["recurrent_kernel"]  # (B, G*H)
         if "recurrent_bias" in given:
             q += given["recurrent_bias"]
         new = step.code.step(p.read(t), q, states, step.f)
@@ -106,7 +108,7 @@ def forward(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
 
 
 def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor, ...]) -> Tensors:
-    """Gradients of all arguments but the mask, by name, for cotangents of the outputs and of the final states."""
+    """Gradients of all arguments but mask and factors, by name, for cotangents of outputs and final states."""
     steps, keep, additive = tf.shape(given["p"])[0], step.code.KEEPS_PROJECTIONS, step.code.ADDITIVE
     zero = tf.zeros([], given["p"].dtype)
     d_outputs, mask = _series(d_results[0]), _series(given.get("mask"))
@@ -122,7 +124,7 @@ def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor,
         )
         if mask is not None:
             d_p, d_q = (tf.where(mask.read(t), d, zero) for d in (d_p, d_q))
-        d_h = tf.matmul(d_q, given["recurrent_kernel"], transpose_b=True)  # (B, H)
+        d_h = _times(tf.matmul(d_q, given["recurrent_kernel"], transpose_b=True), given)  # (B, H)
         d_old = d_old | {step.output: d_old[step.output] + d_h if tf.is_tensor(d_old[step.output]) else d_h}
         if mask is not None:
             d_old = {name: tf.where(mask.read(t), d, d_states[name]) for name, d in d_old.items()}
@@ -139,7 +141,8 @@ def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor,
     d_p = written["p"].stack()  # (T, B, G*H)
     d_q = _flat(d_p if additive else written["q"].stack())  # (T*B, G*H)
     gradients = {"p": d_p, **{f"initial.{name}": d for name, d in d_initial.items()}}
-    gradients["recurrent_kernel"] = tf.matmul(_flat(tape[step.output][:-1]), d_q, transpose_a=True)
+    h = _times(tape[step.output][:-1], given)  # (T, B, H)
+    gradients["recurrent_kernel"] = tf.matmul(_flat(h), d_q, transpose_a=True)
     if "recurrent_bias" in given:
         gradients["recurrent_bias"] = tf.reduce_sum(d_q, 0)
     return gradients
@@ -165,11 +168,11 @@ class _Loop(NamedTuple):
 
 
 @cache
-def _loop(step: Step, dtype: str, biased: bool, masked: bool) -> _Loop:
+def _loop(step: Step, dtype: str, optional: tuple[str, ...]) -> _Loop:
     numbers = [tf.TensorSpec([None] * rank, dtype) for rank in range(4)]  # by rank
     given = {"p": numbers[3], "recurrent_kernel": numbers[2], **{f"initial.{name}": numbers[2] for name in step.states}}
-    given |= {"recurrent_bias": numbers[1]} if biased else {}
-    given |= {"mask": tf.TensorSpec([None, None, 1], tf.bool)} if masked else {}
+    shapes = {"recurrent_bias": numbers[1], "mask": tf.TensorSpec([None, None, 1], tf.bool), "factors": numbers[2]}
+    given |= {name: shapes[name] for name in optional}
     tape = dict.fromkeys((*step.states, *(("q",) if step.code.KEEPS_PROJECTIONS else ())), numbers[3])
     d_results = (numbers[3], *(numbers[2] for _ in step.states))
     return _Loop(
@@ -181,6 +184,10 @@ def _loop(step: Step, dtype: str, biased: bool, masked: bool) -> _Loop:
 
 def _graph(function: Callable[..., Any], *signature: Any) -> Any:
     return tf.function(function, autograph=False).get_concrete_function(*signature)
+
+
+def _times(h: Tensor, given: Tensors) -> Tensor:
+    return h * given["factors"] if "factors" in given else h
 
 
 def _series(values: Tensor | None) -> Any:

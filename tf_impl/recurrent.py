@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ..spec.dropout import Masks
 from ..spec.errors import SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
-from . import recurrence, streaming
+from . import dropout, recurrence, streaming
 from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, states_by_name, valid_steps
 from .graphs import Graph
 from .weights import place, turned
@@ -21,11 +22,17 @@ Tensors = dict[str, Any]
 
 
 def forward(
-    spec: ModelSpec, weights: Mapping[str, Tensor], inputs: Tensor, mask: Tensor | None, initial: Tensors
+    spec: ModelSpec,
+    weights: Mapping[str, Tensor],
+    inputs: Tensor,
+    mask: Tensor | None,
+    initial: Tensors,
+    masks: Masks | None = None,
 ) -> tuple[Tensor, Tensors]:
     """Outputs (B, T, F) and final states (L*D, B, H) by name.
 
-    weights as the layer names them; inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name.
+    weights as the layer names them; inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name; masks of
+    dropout, None to drop nothing.
     """
     x = tf.transpose(inputs, [1, 0, 2])  # (T, B, I)
     valid = None if mask is None else tf.transpose(mask)[:, :, None]  # (T, B, 1)
@@ -34,19 +41,27 @@ def forward(
     rows = {name: tf.unstack(states, spec.num_layers * spec.num_directions) for name, states in initial.items()}
     finals = []
     for layer in range(spec.num_layers):
-        outputs, final = _layer(spec, weights, layer, x, valid, rows)
+        outputs, final = _layer(spec, weights, layer, x, valid, rows, masks)
         finals += final
         x = merge(spec.merge, outputs)  # (T, B, F)
+        if layer < spec.num_layers - 1:
+            x = _times(x, dropout.factors(spec, masks, "between_layers", layer, 0, _shape(x), x.dtype))
     stacked = {name: tf.stack([final[name] for final in finals]) for name in initial}
     return tf.transpose(x, [1, 0, 2]), stacked
 
 
 def _layer(
-    spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor, valid: Tensor | None, initial: Tensors
+    spec: ModelSpec,
+    weights: Mapping[str, Tensor],
+    layer: int,
+    x: Tensor,
+    valid: Tensor | None,
+    initial: Tensors,
+    masks: Masks | None,
 ) -> tuple[list[Tensor], list[Tensors]]:
     """Of each direction the outputs (T, B, H), in time order, and the final states (B, H) by name."""
-    step = recurrence.step_of(spec)
-    projections = tf.split(_project(spec, weights, layer, x), spec.num_directions, axis=2)  # D times (T, B, G*H)
+    step, (_, B, _), H = recurrence.step_of(spec), _shape(x), spec.hidden_size
+    projections = _projections(spec, weights, layer, x, masks)
     outputs, finals = [], []
     for d, direction in enumerate(spec.directions):
         prefix, index = f"layers.{layer}.{direction}.", layer * spec.num_directions + d
@@ -57,6 +72,8 @@ def _layer(
             arguments["recurrent_bias"] = weights[prefix + "recurrent_bias"]
         if valid is not None:
             arguments["mask"] = in_time_order(valid, direction)
+        if (factors := dropout.factors(spec, masks, "state", layer, d, (B, H), x.dtype)) is not None:
+            arguments["factors"] = factors
         y, final = recurrence.run(step, arguments)
         y.set_shape((*x.shape[:2], spec.hidden_size))  # a graph of any shape has lost what is known
         for state in final.values():
@@ -66,18 +83,43 @@ def _layer(
     return outputs, finals
 
 
-def _project(spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor) -> Tensor:
-    """The input projections of all steps and both directions as one product, (T, B, D*G*H)."""
-    kernel = _both(spec, weights, layer, "kernel")  # (I_l, D*G*H)
+def _projections(
+    spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor, masks: Masks | None
+) -> list[Tensor]:
+    """The input projections of all steps, (T, B, G*H) for each direction: one product where both read the same."""
+    D, shape = spec.num_directions, _shape(x)[1:]
+    kept = [dropout.factors(spec, masks, "inputs", layer, d, shape, x.dtype) for d in range(D)]
+    if kept[0] is None:
+        projections: list[Tensor] = tf.split(_project(spec, weights, layer, x, spec.directions), D, axis=2)
+        return projections
+    pairs = zip(kept, spec.directions, strict=True)
+    return [_project(spec, weights, layer, x * factors, (direction,)) for factors, direction in pairs]
+
+
+def _project(
+    spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor, directions: tuple[str, ...]
+) -> Tensor:
+    """The input projections of all steps and some directions as one product, (T, B, D*G*H)."""
+    kernel = _joined(directions, weights, layer, "kernel")  # (I_l, D*G*H)
     p = tf.reshape(x, [-1, spec.layer_input_size(layer)]) @ kernel
     if spec.bias != "none":
-        p += _both(spec, weights, layer, "bias" if spec.bias == "single" else "input_bias")
-    return tf.reshape(p, [tf.shape(x)[0], tf.shape(x)[1], kernel.shape[1]])
+        p += _joined(directions, weights, layer, "bias" if spec.bias == "single" else "input_bias")
+    return tf.reshape(p, [*_shape(x)[:2], kernel.shape[1]])
 
 
-def _both(spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, name: str) -> Tensor:
-    parts = [weights[f"layers.{layer}.{direction}.{name}"] for direction in spec.directions]
+def _joined(directions: tuple[str, ...], weights: Mapping[str, Tensor], layer: int, name: str) -> Tensor:
+    parts = [weights[f"layers.{layer}.{direction}.{name}"] for direction in directions]
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
+
+
+def _times(x: Tensor, factors: Tensor | None) -> Tensor:
+    return x if factors is None else x * factors
+
+
+def _shape(x: Tensor) -> tuple[Any, Any, Any]:
+    """T, B and N; of an unknown size its tensor."""
+    sizes, known = tf.shape(x), x.shape
+    return tuple(sizes[k] if known[k] is None else known[k] for k in range(3))
 
 
 def in_time_order(series: Tensor, direction: str) -> Tensor:
@@ -104,9 +146,15 @@ class Recurrent(keras.layers.Layer):
     Its weights are there from the start, as `layers.{l}.{direction}.kernel` (I_l, G*H), `.recurrent_kernel` (H, G*H)
     and biases. Invalid steps give 0 and keep the state; `keras.layers.SimpleRNN` alone repeats its last output there.
 
+    A spec with dropout drops where Keras trains (`fit`, or a call with `training=True`), not in `predict`, `evaluate`
+    or `step`. The first such call has the masks of update 1, the next one those of update 2: `fit` drops what a trainer
+    drops whose seed is the layer's. No generator of Keras is used. Another start is `layer.dropout_calls.assign(n)`,
+    which no file holds; calls that are to repeat a mask or to share an update name it, `dropout=Masks(seed, update,
+    first_row)`.
+
     Args:
         spec: a `ModelSpec` without embedding, head and context.
-        seed: of the initial weights, which the spec draws.
+        seed: of the initial weights, which the spec draws, and of the masks.
         dtype: `float32` or `float64`, for weights and computation.
         return_state: also return the final states.
 
@@ -127,6 +175,7 @@ class Recurrent(keras.layers.Layer):
         with tf.variable_creator_scope(_outside_scopes):
             for name, array in initial_weights(spec, seed, self.dtype).items():
                 self._add(name, turned(name, array))
+        self.dropout_calls = _counter() if spec.dropout else None
         self._step_graph = Graph(self.step_of)
         self.supports_masking = True
         self.build((None, None, spec.input_size))
@@ -136,26 +185,42 @@ class Recurrent(keras.layers.Layer):
         self.add_weight(shape=value.shape, initializer=lambda shape, dtype: value, dtype=self.dtype, name=variable)
 
     def call(
-        self, inputs: Tensor, mask: Tensor | None = None, lengths: Tensor | None = None, initial_state: Any = None
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        initial_state: Any = None,
+        training: bool | None = None,
+        dropout: Masks | None = None,
     ) -> Any:
         """Outputs (B, T, F), or (outputs, final state) with `return_state`.
 
         inputs (B, T, I); mask (B, T) bool or lengths (B,), not both; states (L*D, B, H), a dict of them where the
-        cell has several. Raises InputError.
+        cell has several; the masks of this call, None for the next update's where Keras trains. Raises InputError.
         """
         check_inputs(inputs, self.spec)
         valid = valid_steps(inputs, mask, lengths)
-        outputs, final = self.outputs_and_states(inputs, valid, initial_state)
+        outputs, final = self.outputs_and_states(inputs, valid, initial_state, self._masks(training, dropout))
         if lengths is not None:
             outputs._keras_mask = valid  # what Keras does for a mask, for the layers above
         return (outputs, single_or_all(final)) if self.return_state else outputs
 
-    def outputs_and_states(self, inputs: Tensor, mask: Tensor | None, initial_state: Any) -> tuple[Tensor, Tensors]:
+    def outputs_and_states(
+        self, inputs: Tensor, mask: Tensor | None, initial_state: Any, masks: Masks | None = None
+    ) -> tuple[Tensor, Tensors]:
         """Outputs (B, T, F) and final states (L*D, B, H) by name, whatever `return_state` is."""
         check_inputs(inputs, self.spec)
         weights = {variable.name: tf.convert_to_tensor(variable) for variable in self.weights}
         initial = states_by_name(self.spec, initial_state, inputs, self.dtype)
-        return forward(self.spec, weights, inputs, mask, initial)
+        return forward(self.spec, weights, inputs, mask, initial, masks)
+
+    def _masks(self, training: bool | None, given: Masks | None) -> Masks | None:
+        """The masks that are given, or those of the next call where Keras trains."""
+        if given is not None:
+            return Masks(*given)
+        if not training or self.dropout_calls is None:
+            return None
+        return Masks(self.seed, self.dropout_calls.assign_add(1))
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streaming: x (B, I), state (L*D, B, H) or a dict of them, None for zeros.
@@ -210,6 +275,12 @@ def _outside_scopes(create: Callable[..., Any], **options: Any) -> Any:
     """A variable whose TensorFlow name lacks the layer's: each name costs a kernel, 0.6 ms and 35 kB kept for good."""
     with tf.name_scope(""):
         return create(**options)
+
+
+def _counter() -> Any:
+    """Of the calls in training; a variable of TensorFlow's own, as Keras would take one of its own for a weight."""
+    with tf.init_scope():
+        return tf.Variable(0, False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
 
 def config_of(layer: Any) -> dict[str, Any]:

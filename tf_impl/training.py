@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..spec.backend import StepResult
+from ..spec.dropout import Masks
 from ..spec.errors import UnsupportedError, listed
 from ..spec.training import (
     Batch,
@@ -75,6 +76,7 @@ class Trainer:
         self._optimizer = optimizer_of(training.optimizer)
         self._optimizer.build(list(self._weights.values()))
         self._carried: dict[str, Array] | None = None
+        self._drops = model.spec.dropout is not None
         self.graph = Graph(self._update)
         self._slopes, self._applied = Graph(self._gradients), Graph(self._apply)  # of an update by several batches
 
@@ -107,6 +109,7 @@ class Trainer:
 
     def _tensors(self, batch: CheckedBatch) -> dict[str, Any]:
         given, dtype = batch.arguments, self.model.dtype
+        masks = self.training.masks(int(self._optimizer.iterations.numpy()) + 1, batch)
         return {
             "inputs": given.inputs,
             "mask": given.mask,
@@ -115,6 +118,7 @@ class Trainer:
             "targets": batch.targets,
             "entries": batch.entries,
             "scale": np.asarray(1 / batch.divisor, dtype),
+            **({f"masks.{name}": _int64(word) for name, word in masks._asdict().items()} if self._drops else {}),
         }
 
     def _update(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -124,6 +128,7 @@ class Trainer:
     def _gradients(self, given: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         names = self.model.spec.cell_definition.states
         initial = {name: given[f"initial.{name}"] for name in names if f"initial.{name}" in given}
+        masks = Masks(*(given[f"masks.{name}"] for name in Masks._fields)) if self._drops else None
         with tf.GradientTape() as tape:
             scores, _, final = self.model(
                 given["inputs"],
@@ -131,6 +136,7 @@ class Trainer:
                 initial_state=initial or None,
                 context=given.get("context"),
                 return_state=True,
+                dropout=masks,
             )
             loss = loss_value(self.training.loss, scores, given["targets"], given["entries"], given["scale"])
         sources = {name: variable.value for name, variable in self._weights.items()}
@@ -168,3 +174,8 @@ class Trainer:
             for slot, kept in self._optimizer.slots.items()
             for name, variable in zip(self._weights, kept, strict=True)
         ]
+
+
+def _int64(word: int) -> Any:
+    """The bits of up to 64 of a word, as TensorFlow's integers have a sign."""
+    return np.uint64(word).astype(np.int64)

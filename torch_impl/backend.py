@@ -61,7 +61,7 @@ class TorchBackend:
             lengths=lengths, mask=mask, initial_state=initial_state, context=context,
         )  # fmt: skip
         with torch.inference_mode():
-            outputs, final, scores = named_result(model, model(**arguments(model, given)))
+            outputs, final, scores = named_result(model, model(**arguments(model, given), dropout=False))
         arrays = {name: to_array(state) for name, state in final.items()}
         return Result(to_array(outputs), arrays, None if scores is None else to_array(scores))
 
@@ -106,7 +106,7 @@ class TorchBackend:
 
 def _gradients(model: Model, given: Inputs, cotangents: Cotangents) -> dict[str, Tensor]:
     weights = {name: p.detach().clone().requires_grad_() for name, p in weight_table.named_parameters(model).items()}
-    named = arguments(model, given)
+    named = arguments(model, given) | {"dropout": False}
     leaves = {**weights, **_argument_leaves(model, given, named)}
     own = {names_of(model)[name]: weight for name, weight in weights.items()}
     outputs, final, scores = named_result(model, torch.func.functional_call(model, own, kwargs=named))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from ..spec.dropout import Masks
 from ..spec.errors import InputError
 from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
@@ -37,7 +38,7 @@ class SequenceModel(nn.Module):
         core.{name}: as in `Recurrent`
 
     V vocabulary, C context size, O scores; the others as in `Recurrent`, which also says what holds for lengths,
-    padding, precision and second derivatives.
+    padding, precision, second derivatives and dropout (whose calls `core` counts).
 
     Args:
         spec, seed, dtype, device: as for `Recurrent`; any spec.
@@ -70,6 +71,7 @@ class SequenceModel(nn.Module):
             self.context = _empty(nn.Linear, spec.context.size, rows, **options)
         core = replace(spec, embedding=None, context=None, head=None)
         self.core = Recurrent(core, seed=None, **options)
+        self.core.dropout_seed = seed or 0
         if spec.head:
             self.head = _empty(nn.Linear, spec.output_size, spec.head.size, bias=spec.head.bias, **options)
         if seed is not None:
@@ -82,12 +84,13 @@ class SequenceModel(nn.Module):
         mask: Tensor | None = None,
         initial_state: Tensor | Mapping[str, Tensor] | None = None,
         context: Tensor | None = None,
+        dropout: Masks | bool | None = None,
     ) -> SequenceOutput:
         """Run on whole sequences.
 
         Args:
             inputs: (B, T, I), or tokens (B, T) of integers; any token may stand at an invalid step.
-            lengths, mask, initial_state: as for `Recurrent`.
+            lengths, mask, initial_state, dropout: as for `Recurrent`.
             context: (B, C), in the place of an initial state.
 
         Returns:
@@ -104,12 +107,12 @@ class SequenceModel(nn.Module):
             valid = valid_steps(inputs, lengths, mask)
             if context is not None:
                 initial_state = self._start(context)
-            return self._run(inputs, valid, initial_state)
+            return self._run(inputs, valid, initial_state, dropout)
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
         """One time step, for streaming: x (B, I) or tokens (B,), state as from the step before, None for zeros.
 
-        Returns the scores (B, O), or the outputs (B, F) without a head, and the new state.
+        It drops nothing. Returns the scores (B, O), or the outputs (B, F) without a head, and the new state.
 
         Raises:
             SpecError: the model reads backward as well, its head reads the final states, or it has a context and no
@@ -119,7 +122,7 @@ class SequenceModel(nn.Module):
         self.spec.check_streams(state_given=state is not None)
         inputs = one_step(x)
         with without_autocast(inputs.device):
-            outputs, final, scores = self._run(inputs, None, state)
+            outputs, final, scores = self._run(inputs, None, state, dropout=False)
         return (outputs if scores is None else scores).squeeze(1), final
 
     def initial_state(self, context: Tensor) -> Tensor:
@@ -149,9 +152,9 @@ class SequenceModel(nn.Module):
         first, *others = self.spec.cell_definition.states
         return {first: start, **{name: torch.zeros_like(start) for name in others}}
 
-    def _run(self, inputs: Tensor, valid: Tensor | None, initial_state: Any) -> SequenceOutput:
+    def _run(self, inputs: Tensor, valid: Tensor | None, initial_state: Any, dropout: Any) -> SequenceOutput:
         x = inputs if self.embedding is None else self._embedded(inputs, valid)
-        outputs, final = self.core(x, mask=valid, initial_state=initial_state)
+        outputs, final = self.core(x, mask=valid, initial_state=initial_state, dropout=dropout)
         return SequenceOutput(outputs, final, self._scores(outputs, final, valid))
 
     def _embedded(self, tokens: Tensor, valid: Tensor | None) -> Tensor:

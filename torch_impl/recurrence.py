@@ -28,6 +28,7 @@ def recurrence(
     initial: States,
     mask: Tensor | None,
     *,
+    factors: Tensor | None = None,
     cell: str,
     nonlinearity: str,
     reverse: bool,
@@ -40,13 +41,14 @@ def recurrence(
         recurrent_bias: (G*H,) or None.
         initial: states before the first step by name, (B, H) each, in the cell's order.
         mask: (T, B) bool, True where a step is valid; an invalid one carries the states.
+        factors: of dropout, (B, H): the recurrent weight reads the state times these.
 
     Raises:
         UnsupportedError: a transform of torch is at work on an argument.
     """
     refuse_transforms(p, recurrent_weight, recurrent_bias, *initial.values())
     series, _ = _recurrence(
-        p, recurrent_weight, recurrent_bias, list(initial.values()), mask, cell, nonlinearity, reverse
+        p, recurrent_weight, recurrent_bias, list(initial.values()), mask, factors, cell, nonlinearity, reverse
     )
     return dict(zip(initial, series, strict=True))
 
@@ -58,6 +60,7 @@ def _recurrence(
     recurrent_bias: Tensor | None,
     initial: Sequence[Tensor],
     mask: Tensor | None,
+    factors: Tensor | None,
     cell: str,
     nonlinearity: str,
     reverse: bool,
@@ -69,7 +72,7 @@ def _recurrence(
     kept = []
     valid = _steps(None if mask is None else mask[:, :, None], len(p), reverse)
     for p_t, valid_t in zip(_steps(p, len(p), reverse), valid, strict=True):
-        h = states[definition.output]
+        h = times(states[definition.output], factors)
         q_t = _product(h, recurrent_weight.t(), recurrent_bias)  # (B, G*H)
         new = code.step(p_t, q_t, states, f)
         if mask is not None:
@@ -93,6 +96,7 @@ def _recurrence_gradient(
     p: Tensor | None,
     q: Tensor | None,
     mask: Tensor | None,
+    factors: Tensor | None,
     cell: str,
     nonlinearity: str,
     reverse: bool,
@@ -115,7 +119,10 @@ def _recurrence_gradient(
             if mask is not None:
                 d_p = torch.where(valid[t], d_p, 0.0)
                 d_q = d_p if code.ADDITIVE else torch.where(valid[t], d_q, 0.0)
-            d_old[output] = _product(d_q, recurrent_weight, d_old[output])  # (B, H)
+            if factors is None:
+                d_old[output] = _product(d_q, recurrent_weight, d_old[output])  # (B, H)
+            else:
+                d_old[output] = (d_q @ recurrent_weight) * factors + d_old[output]
             if mask is not None:
                 d_old = {name: torch.where(valid[t], d, d_states[name]) for name, d in d_old.items()}
             d_states = d_old
@@ -124,7 +131,7 @@ def _recurrence_gradient(
         d_p = _stacked(d_ps, end)
         d_q = d_p if code.ADDITIVE else _stacked(d_qs, end)
         h = names.index(output)
-        d_weight = _weight_gradient(d_q, series[h], initial[h], reverse)
+        d_weight = _weight_gradient(d_q, times(series[h], factors), times(initial[h], factors), reverse)
         return d_p, d_weight, d_q.sum((0, 1)), [d_states[name].clone() for name in names]
 
 
@@ -142,6 +149,11 @@ def _product(a: Tensor, b: Tensor, added: Tensor | float | None) -> Tensor:
     return torch.addmm(added, a, b) if isinstance(added, Tensor) else a @ b
 
 
+def times(h: Tensor, factors: Tensor | None) -> Tensor:
+    """Numbers after dropout, which there may be none of."""
+    return h if factors is None else h * factors
+
+
 def _steps(series: Tensor | None, T: int, reverse: bool) -> Sequence[Any]:
     """T steps in time order, each None where there is no series."""
     if series is None:
@@ -155,13 +167,13 @@ def _stacked(steps: list[Tensor], reverse: bool) -> Tensor:
 
 
 @_recurrence.register_fake
-def _(p, recurrent_weight, recurrent_bias, initial, mask, cell, nonlinearity, reverse):  # type: ignore[no-untyped-def]
+def _(p, recurrent_weight, recurrent_bias, initial, mask, factors, cell, nonlinearity, reverse):  # type: ignore[no-untyped-def]
     kept = p.new_empty(p.shape if load_cell(cell).KEEPS_PROJECTIONS else (0,))
     return [p.new_empty((p.shape[0], *state.shape)) for state in initial], kept
 
 
 @_recurrence_gradient.register_fake
-def _(d_series, series, initial, recurrent_weight, p, q, mask, cell, nonlinearity, reverse):  # type: ignore[no-untyped-def]
+def _(d_series, series, initial, recurrent_weight, p, q, mask, factors, cell, nonlinearity, reverse):  # type: ignore[no-untyped-def]
     T, B, _ = series[0].shape
     rows = recurrent_weight.shape[0]
     d_p = recurrent_weight.new_empty((T, B, rows))
@@ -169,11 +181,12 @@ def _(d_series, series, initial, recurrent_weight, p, q, mask, cell, nonlinearit
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], Tensor]) -> None:
-    p, recurrent_weight, recurrent_bias, initial, mask, *ctx.names = inputs
+    p, recurrent_weight, recurrent_bias, initial, mask, factors, *ctx.names = inputs
     series, q = output
     ctx.count, ctx.has_bias = len(initial), recurrent_bias is not None
     keeps = load_cell(ctx.names[0]).KEEPS_PROJECTIONS
-    ctx.save_for_backward(*series, *initial, recurrent_weight, p if keeps else None, q if keeps else None, mask)
+    kept = (p, q) if keeps else (None, None)
+    ctx.save_for_backward(*series, *initial, recurrent_weight, *kept, mask, factors)
 
 
 def _differentiate(ctx: Any, d_series: list[Tensor], d_q: Tensor) -> tuple[Any, ...]:
@@ -182,7 +195,7 @@ def _differentiate(ctx: Any, d_series: list[Tensor], d_q: Tensor) -> tuple[Any, 
     d_p, d_weight, d_bias, d_initial = _recurrence_gradient(
         d_series, saved[:n], saved[n : 2 * n], *saved[2 * n :], *ctx.names
     )
-    return d_p, d_weight, d_bias if ctx.has_bias else None, d_initial, None, None, None, None
+    return d_p, d_weight, d_bias if ctx.has_bias else None, d_initial, None, None, None, None, None
 
 
 def _refuse(ctx: Any, *gradients: Any) -> None:

@@ -1,16 +1,18 @@
 """`Recurrent`, the core: layers, directions and merging (SPEC.md, 4 and 5)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..spec.dropout import Masks
 from ..spec.errors import InputError, SpecError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights, parameters
+from . import dropout
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .cells import load_cell
-from .recurrence import recurrence, without_autocast
+from .recurrence import recurrence, times, without_autocast
 from .weights import dtype_name, from_spec, names_of
 
 States = dict[str, Tensor]
@@ -34,10 +36,16 @@ class Recurrent(nn.Module):
     the padding (NaN too) reaches no output and no gradient. The loop runs in the dtype of the weights: inputs are
     converted to it, also under autocast. Second derivatives and the transforms of torch.func are refused.
 
+    A spec with dropout drops in `train()` mode, and not in `eval()` mode or in `step`. The first call in `train()` mode
+    has the masks of update 1, the next one those of update 2: a loop of one call an update drops what a trainer drops
+    whose seed is `dropout_seed`. No generator of torch is used. Another start is `module.dropout_calls.fill_(n)`,
+    which no state dict holds; calls that are to repeat a mask (activation checkpoints) or to share an update
+    (accumulation, ranks) name their masks: `module(x, dropout=Masks(seed, update, first_row))`.
+
     Args:
         spec: what the model is; without embedding, head and context.
-        seed: of the initial weights, which the spec draws (torch's generators stay as they are); None leaves
-            them unset, for a caller who loads them next.
+        seed: of the initial weights, which the spec draws (torch's generators stay as they are), and of the masks;
+            None leaves the weights unset, for a caller who loads them next, and is 0 for the masks.
         dtype: `float32` or `float64`, as text or torch's own.
         device: where the parameters are made.
 
@@ -71,6 +79,10 @@ class Recurrent(nn.Module):
         for parameter in parameters(spec):
             values = torch.empty(parameter.shape, dtype=getattr(torch, name), device=device)
             self.register_parameter(self._names[parameter.name], nn.Parameter(values))
+        self.dropout_seed = seed or 0
+        if spec.dropout:
+            calls = torch.zeros((), dtype=torch.int64, device=device)
+            self.register_buffer("dropout_calls", calls, persistent=False)
         if seed is not None:
             from_spec(self, initial_weights(spec, seed, name))
 
@@ -80,6 +92,7 @@ class Recurrent(nn.Module):
         lengths: Tensor | None = None,
         mask: Tensor | None = None,
         initial_state: Tensor | Mapping[str, Tensor] | None = None,
+        dropout: Masks | bool | None = None,
     ) -> tuple[Tensor, Tensor | States]:
         """Run on whole sequences.
 
@@ -89,6 +102,7 @@ class Recurrent(nn.Module):
                 stop a GPU, a compiler and an exporter): beyond T means T, below 0 means 0.
             mask: (B, T) bool, True where a step is valid; instead of lengths.
             initial_state: (L*D, B, H), index l*D + d, or a dict with one for each state; None for zeros.
+            dropout: the masks of this call; False drops nothing; None is the next update's masks in `train()` mode.
 
         Returns:
             outputs: (B, T, F), 0 at invalid steps.
@@ -101,11 +115,12 @@ class Recurrent(nn.Module):
         check_inputs(inputs, self.spec.input_size)
         with without_autocast(inputs.device):
             valid = valid_steps(inputs, lengths, mask)
-            outputs, final = self._layers(inputs, valid, self._checked_states(initial_state, inputs.shape[0]))
+            states = self._checked_states(initial_state, inputs.shape[0])
+            outputs, final = self._layers(inputs, valid, states, self._masks(dropout))
         return outputs, final if len(final) > 1 else final[self._output]
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
-        """One time step, for streaming: x (B, I), state as from the step before, None for zeros.
+        """One time step, for streaming: x (B, I), state as from the step before, None for zeros. Drops nothing.
 
         Returns the outputs (B, F) and the new state.
 
@@ -114,7 +129,7 @@ class Recurrent(nn.Module):
             InputError: a shape or dtype does not fit.
         """
         self.spec.check_streams(state_given=state is not None)
-        outputs, final = self(one_step(x), initial_state=state)
+        outputs, final = self(one_step(x), initial_state=state, dropout=False)
         return outputs.squeeze(1), final
 
     def extra_repr(self) -> str:
@@ -125,7 +140,20 @@ class Recurrent(nn.Module):
             f"nonlinearity={spec.nonlinearity}, bias={spec.bias}, merge={spec.merge}"
         )
 
-    def _layers(self, inputs: Tensor, valid: Tensor | None, initial: States) -> tuple[Tensor, States]:
+    def _masks(self, given: Masks | bool | None) -> Masks | None:
+        """The masks that are given, or those of the next call in `train()` mode. Raises InputError."""
+        if isinstance(given, tuple):
+            return Masks(*given)
+        if given is True:
+            raise InputError("dropout: expected Masks(seed, update), False or None, got True; None drops in train()")
+        if given is False or not self.training or self.spec.dropout is None:
+            return None
+        self.dropout_calls += 1
+        return Masks(self.dropout_seed, self.dropout_calls)
+
+    def _layers(
+        self, inputs: Tensor, valid: Tensor | None, initial: States, masks: Masks | None
+    ) -> tuple[Tensor, States]:
         x = inputs.to(self._weight(0, "forward", "recurrent_weight").dtype).transpose(0, 1)  # (T, B, I)
         mask = None if valid is None else valid.t()  # (T, B)
         if mask is not None:
@@ -133,18 +161,22 @@ class Recurrent(nn.Module):
         final: dict[str, list[Tensor]] = {name: [] for name in self._state_names}
         for layer in range(self.spec.num_layers):
             outputs = []
-            for series, end in self._layer(layer, x, mask, initial):
+            for series, end in self._layer(layer, x, mask, initial, masks):
                 y = series[self._output]  # (T, B, H)
                 outputs.append(y if mask is None else torch.where(mask[:, :, None], y, 0.0))
                 for name, states in series.items():
                     final[name].append(states[end])
             x = merge(self.spec.merge, outputs)  # (T, B, F)
+            if layer < self.spec.num_layers - 1:
+                x = times(x, dropout.factors(self.spec, masks, "between_layers", layer, 0, x.shape, x))
         return x.transpose(0, 1), {name: torch.stack(states) for name, states in final.items()}
 
-    def _layer(self, layer: int, x: Tensor, mask: Tensor | None, initial: States) -> Iterator[tuple[States, int]]:
+    def _layer(
+        self, layer: int, x: Tensor, mask: Tensor | None, initial: States, masks: Masks | None
+    ) -> Iterator[tuple[States, int]]:
         """For each direction the series of states, (T, B, H) by name, and the place of the last of them."""
-        D = len(self._directions)
-        projections = self._project(layer, x).chunk(D, dim=2)  # D times (T, B, G*H)
+        (_, B, _), D, H = x.shape, len(self._directions), self.spec.hidden_size
+        projections = self._projections(layer, x, masks)
         for d, direction in enumerate(self._directions):
             series = recurrence(
                 projections[d],
@@ -152,20 +184,30 @@ class Recurrent(nn.Module):
                 self._weight(layer, direction, "recurrent_bias") if self.spec.bias == "double" else None,
                 {name: states[layer * D + d] for name, states in initial.items()},
                 mask,
+                factors=dropout.factors(self.spec, masks, "state", layer, d, (B, H), x),
                 cell=self.spec.cell,
                 nonlinearity=self.spec.nonlinearity,
                 reverse=direction == "backward",
             )
             yield series, 0 if direction == "backward" else -1
 
-    def _project(self, layer: int, x: Tensor) -> Tensor:
-        """The input projections of all steps and both directions as one product, (T, B, D*G*H)."""
-        name = {"none": None, "single": "bias", "double": "input_bias"}[self.spec.bias]
-        bias = None if name is None else self._both(layer, name)
-        return nn.functional.linear(x, self._both(layer, "input_weight"), bias)
+    def _projections(self, layer: int, x: Tensor, masks: Masks | None) -> Sequence[Tensor]:
+        """The input projections of all steps, (T, B, G*H) for each direction: one product where both read the same."""
+        D, shape = len(self._directions), x.shape[1:]
+        kept = [dropout.factors(self.spec, masks, "inputs", layer, d, shape, x) for d in range(D)]
+        if kept[0] is None:
+            return self._project(layer, x, self._directions).chunk(D, dim=2)
+        pairs = zip(kept, self._directions, strict=True)
+        return [self._project(layer, times(x, m), (direction,)) for m, direction in pairs]
 
-    def _both(self, layer: int, name: str) -> Tensor:
-        parts = [self._weight(layer, direction, name) for direction in self._directions]
+    def _project(self, layer: int, x: Tensor, directions: tuple[str, ...]) -> Tensor:
+        """The input projections of all steps and some directions as one product, (T, B, D*G*H)."""
+        name = {"none": None, "single": "bias", "double": "input_bias"}[self.spec.bias]
+        bias = None if name is None else self._joined(layer, name, directions)
+        return nn.functional.linear(x, self._joined(layer, "input_weight", directions), bias)
+
+    def _joined(self, layer: int, name: str, directions: tuple[str, ...]) -> Tensor:
+        parts = [self._weight(layer, direction, name) for direction in directions]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _weight(self, layer: int, direction: str, name: str) -> Tensor:

@@ -86,7 +86,8 @@ class Trainer:
         """The loss of a batch and its gradients; the final states are carried on."""
         model = self.model
         with torch.enable_grad():
-            _, final, scores = named_result(model, model(**arguments(model, batch.arguments)))
+            masks = self.training.masks(self._step + 1, batch)
+            _, final, scores = named_result(model, model(**arguments(model, batch.arguments), dropout=masks))
             assert scores is not None
             targets, entries = (to_tensor(array, scores.device) for array in (batch.targets, batch.entries))
             loss = loss_value(self.training.loss, scores, targets, entries, batch.divisor)

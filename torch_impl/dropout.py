@@ -1,0 +1,52 @@
+"""The factors of dropout, 0 or 1/(1 - p), by a hash of counters: the same units in every backend (SPEC.md, 12.15).
+
+torch has no products of unsigned words, so that words of 32 bits stand in int64 and are multiplied by halves.
+"""
+
+import torch
+from torch import Tensor
+
+from ..spec.dropout import KINDS, Masks
+from ..spec.model import ModelSpec
+
+WORD = 2**32
+
+
+def factors(
+    spec: ModelSpec, masks: Masks | None, kind: str, layer: int, direction: int, shape: tuple[int, ...], like: Tensor
+) -> Tensor | None:
+    """What the numbers of a shape, (B, N) or (T, B, N), are multiplied by; None where that kind drops nothing."""
+    if masks is None or spec.dropout is None or not spec.dropout.rate(kind):
+        return None
+    kept = hashes(masks, kind, layer, direction, shape, like.device) >= spec.dropout.threshold(kind)
+    return kept.to(like.dtype) * spec.dropout.scale(kind)
+
+
+def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """A number of 32 bits for each place of a shape, (B, N), or (T, B, N) where each step has its own."""
+    h = torch.zeros(1, dtype=torch.int64, device=device)
+    for word in (masks.seed, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction):
+        h = absorbed(h, word % WORD)
+    rows, units = shape[-2:]
+    h = absorbed(h, (torch.arange(rows, device=device) + masks.first_row)[:, None] % WORD)  # (B, 1)
+    if len(shape) == 3:
+        h = absorbed(h, torch.arange(shape[0], device=device)[:, None, None])  # (T, B, 1)
+    return absorbed(h, torch.arange(units, device=device))
+
+
+def absorbed(h: Tensor, words: int | Tensor) -> Tensor:
+    """The hash after one more word."""
+    return mixed(((h ^ words) + 0x9E3779B9) % WORD)
+
+
+def mixed(h: Tensor) -> Tensor:
+    """The finaliser of MurmurHash3 (Appleby)."""
+    h = _product(h ^ (h >> 16), 0x85EBCA6B)
+    h = _product(h ^ (h >> 13), 0xC2B2AE35)
+    return h ^ (h >> 16)
+
+
+def _product(h: Tensor, constant: int) -> Tensor:
+    """h times a constant, both of 32 bits, modulo 2^32, without a step beyond 63 bits."""
+    high, low = constant >> 16, constant & 0xFFFF
+    return (h * low + ((h * high & 0xFFFF) << 16)) & (WORD - 1)
