@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("evaluate", help="evaluate a trained model on its task's test data", epilog=EPILOG)
-    command.add_argument("file", type=Path, metavar="FILE", help="a model file that `rnnzoo train` or `convert` wrote")
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="a run's folder, or a file that `train` or `convert` wrote"
+    )
     command.add_argument(
         "--backend", default="numpy", help="numpy, torch, tf or package.module:OBJECT (default: numpy)"
     )
@@ -83,9 +85,10 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ..tasks.evaluate import evaluate
+    from ..tasks.run_folder import model_file
     from .formats import read
 
-    print(evaluate(read(options.file), options.backend, **_overrides(options)).text())
+    print(evaluate(read(model_file(options.file)), options.backend, **_overrides(options)).text())
     return 0
 
 
@@ -104,7 +107,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, str]:
 
 def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("sample", help="write text with a character language model", epilog=EPILOG)
-    command.add_argument("file", type=Path, metavar="FILE", help="a model file of the task char_lm")
+    command.add_argument("file", type=Path, metavar="FILE", help="a run's folder, or a model file, of the task char_lm")
     command.add_argument(
         "--backend", default="numpy", help="numpy, torch, tf or package.module:OBJECT (default: numpy)"
     )
@@ -119,11 +122,12 @@ def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _sample(options: argparse.Namespace) -> int:
+    from ..tasks.run_folder import model_file
     from ..tasks.sample import sample
     from .formats import read
 
     text = sample(
-        read(options.file),
+        read(model_file(options.file)),
         options.backend,
         length=options.length,
         temperature=options.temperature,

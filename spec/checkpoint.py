@@ -14,10 +14,11 @@ from typing import Any
 
 from .backend import Contents
 from .data import VERSION, check_version
-from .errors import FileError, SpecError
+from .errors import FileError, SpecError, listed
 from .model import ModelSpec
 from .naming import canonical_layers
 from .parameters import checked_weights, weights_dtype
+from .run_state import PREFIX, RunState, check_keys, content_digest
 from .safetensors_format import read_header, read_shards, write_safetensors
 from .stored import FoundFile, Hints, LazyWeights, StoredTensor
 from .streaming import rows_of
@@ -29,9 +30,11 @@ NO_HINTS = Hints()
 
 def envelope(spec: ModelSpec, provenance: Mapping[str, Any] | None = None) -> str:
     """The JSON that every file of ours carries: spec, version, provenance; keys sorted."""
-    return json.dumps(
-        {"provenance": dict(provenance or {}), "spec": spec.to_data(), "version": VERSION}, sort_keys=True
-    )
+    return json.dumps(_data(spec, provenance or {}), sort_keys=True)
+
+
+def _data(spec: ModelSpec, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {"provenance": dict(provenance), "spec": spec.to_data(), "version": VERSION}
 
 
 def read_envelope(text: str, where: str) -> tuple[ModelSpec, dict[str, Any]]:
@@ -44,6 +47,8 @@ def read_envelope(text: str, where: str) -> tuple[ModelSpec, dict[str, Any]]:
         data = json.loads(text)
         if not isinstance(data, dict) or not isinstance(data.get("provenance", {}), dict):
             raise SpecError("expected an object with spec, version and provenance")
+        if unknown := set(data) - {"provenance", "spec", "training", "version"}:
+            raise SpecError(f"unknown key {listed(unknown)}")
         check_version(data.get("version"), "metadata")
         return ModelSpec.from_data(data.get("spec")), data.get("provenance", {})
     except (ValueError, RecursionError) as error:  # SpecError is a ValueError
@@ -55,14 +60,17 @@ def provenance(**details: Any) -> dict[str, Any]:
     return {"written_by": f"rnnzoo {metadata.version('rnnzoo')}", **details}
 
 
-def save(path: Path, contents: Contents) -> None:
-    """Write the canonical file, whole or not at all.
+def save(path: Path, contents: Contents, run: RunState | None = None) -> None:
+    """Write the canonical file, whole or not at all; with the state of a run, what a training goes on from.
 
     Raises:
         WeightError: the weights do not fit the spec.
         FileError: the file cannot be written.
     """
-    write_atomically(path, lambda temporary: write(temporary, contents))
+    if run is None:
+        write_atomically(path, lambda temporary: write(temporary, contents))
+    else:
+        write_atomically(path, lambda temporary: _write_run(temporary, contents, run))
 
 
 def write(path: Path, contents: Contents) -> None:
@@ -73,6 +81,15 @@ def write(path: Path, contents: Contents) -> None:
     """
     text = envelope(contents.spec, contents.provenance)
     write_safetensors(path, described(contents), partial(rows_of, contents.weights), {KEY: text})
+
+
+def _write_run(path: Path, contents: Contents, run: RunState) -> None:
+    names = list(described(contents))
+    arrays = {name: contents.weights[name] for name in names} | run.tensors()
+    data = _data(contents.spec, contents.provenance) | {"training": run.to_data()}
+    data["training"]["sha256"] = content_digest(data, arrays)
+    tensors = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    write_safetensors(path, tensors, partial(rows_of, arrays), {KEY: json.dumps(data, sort_keys=True)})
 
 
 def described(contents: Contents) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -92,7 +109,8 @@ class CanonicalFiles:
         """The models in the file. Raises FileError or WeightError."""
         check_readable(path)
         tensors, metadata = (read_shards if path.suffix == ".json" else read_header)(path)
-        return found_by_names("safetensors file", path, tensors, metadata.get(KEY), hints)
+        own, _ = _split(path, tensors, metadata)
+        return found_by_names("safetensors file", path, own, metadata.get(KEY), hints)
 
     def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
         """None: it holds any model."""
@@ -122,14 +140,53 @@ def load(path: Path, spec: ModelSpec | None = None) -> Contents:
         FileError: not a safetensors file, damaged, or without a spec.
         WeightError: the weights do not fit the spec.
     """
+    return _load(path, spec)[0]
+
+
+def load_run(path: Path) -> tuple[Contents, RunState]:
+    """Read a canonical file that a training goes on from.
+
+    Raises:
+        FileError: not such a file, or damaged.
+        WeightError: the weights do not fit the spec.
+    """
+    contents, run = _load(path, None)
+    if run is None:
+        raise FileError(f"{path}: expected a checkpoint, got a model without the state of its training")
+    return contents, run
+
+
+def _load(path: Path, spec: ModelSpec | None) -> tuple[Contents, RunState | None]:
     check_readable(path)
     tensors, metadata = read_header(path)
     found, record = (None, {}) if KEY not in metadata else read_envelope(metadata[KEY], str(path))
     spec = spec or found
     if spec is None:
         raise FileError(f"{path}: carries no spec (no metadata '{KEY}'); give one with --spec FILE")
-    weights = {name: tensor.array() for name, tensor in tensors.items()}
-    return Contents(spec, checked_weights(spec, weights, weights_dtype(weights)), record)
+    own, run = _split(path, tensors, metadata)
+    weights = {name: tensor.array() for name, tensor in own.items()}
+    return Contents(spec, checked_weights(spec, weights, weights_dtype(weights)), record), run
+
+
+def _split(
+    path: Path, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]
+) -> tuple[Mapping[str, StoredTensor], RunState | None]:
+    """The model's tensors, and the state of its training where there is one. Raises FileError where it is damaged."""
+    if '"training"' not in metadata.get(KEY, ""):
+        return tensors, None
+    try:
+        data = json.loads(metadata[KEY])
+        if not isinstance(data, dict) or "training" not in data:
+            return tensors, None
+        check_keys(data["training"])
+        arrays = {name: one.octets() if one.dtype == "U8" else one.array() for name, one in tensors.items()}
+        if content_digest(data, arrays) != data["training"]["sha256"]:
+            raise FileError("damaged: its content has another SHA-256 than it says")
+        own = {name: array for name, array in arrays.items() if name.startswith(PREFIX)}
+        run = RunState.from_parts(data["training"], own)
+    except (ValueError, RecursionError) as error:  # FileError, WeightError and SpecError are ValueErrors
+        raise FileError(f"{path}: not a whole checkpoint: {error}") from error
+    return {name: tensor for name, tensor in tensors.items() if name not in own}, run
 
 
 def check_readable(path: Path) -> None:

@@ -24,7 +24,7 @@ SIZES = {
     "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
 }  # fmt: skip
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-CODES = {name: code for code, name in DTYPES.items()}
+CODES = {**{name: code for code, name in DTYPES.items()}, "uint8": "U8"}  # of what is written
 
 
 def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:

@@ -84,6 +84,10 @@ class StoredTensor:
             np.ascontiguousarray(np.lib.stride_tricks.as_strided(span, self.shape, steps, writeable=False))
         )
 
+    def octets(self) -> Array:
+        """The bytes of a tensor of those. Raises FileError as `array` does."""
+        return self._checked(self._span(np.dtype(np.uint8), self.count))
+
     def numbers(self, first: int, count: int) -> Array:
         """Some of the numbers of a tensor that `is_run`, as in `array`; no checksum is looked at."""
         return self._widened(self._span(self._stored_dtype(), count, first))

@@ -215,7 +215,9 @@ class TrainerConfig:
         clip: largest gradient; None for no clipping.
         clip_kind: `global_norm` or `value`.
         seed: of the initial weights, of the order of the batches and of dropout; a task's split is always the same.
+        accumulate: batches to an update; the loss is divided by the entries of all of them.
         evaluate_every: updates between two evaluations; None for one at the end of each epoch.
+        checkpoint_every: updates between two checkpoints; None for one with each evaluation.
         progress: a progress bar where standard error is a terminal.
         tensorboard: event files for TensorBoard too, in the run's folder.
     """
@@ -223,18 +225,23 @@ class TrainerConfig:
     epochs: int | None = MISSING
     steps: int | None = None
     batch_size: int = MISSING
+    accumulate: int = 1
     clip: float | None = None
     clip_kind: str = "global_norm"
     seed: int = 0
     dtype: str = "float32"
     evaluate_every: int | None = None
+    checkpoint_every: int | None = None
     progress: bool = True
     tensorboard: bool = False
 
 
 @dataclass
 class Config:
-    """A whole training config. `task` and `optimizer` have one of the types above; `schedule` is None for none."""
+    """A whole training config. `task` and `optimizer` have one of the types above; `schedule` is None for none.
+
+    `resume`: a run's folder or a checkpoint to go on from; what it fixes comes from it.
+    """
 
     task: Any = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -242,6 +249,7 @@ class Config:
     optimizer: Any = MISSING
     schedule: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    resume: str | None = None
 
 
 def check_keys(settings: Mapping[str, Any]) -> None:

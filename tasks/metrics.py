@@ -1,6 +1,7 @@
 """A run's numbers as they come: JSON lines, and TensorBoard's event files where they are asked for."""
 
 import json
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,15 +14,20 @@ METRICS, EVENTS = "metrics.jsonl", "tensorboard"
 class Metrics:
     """Writes `metrics.jsonl` into a run's folder, a JSON object a line, and event files into `tensorboard/`.
 
+    Both begin with the lines so far of a run that goes on, and lose what was there.
+
     Raises:
         BackendError: event files are wanted and tensorboardX, which writes them, is not installed.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, tensorboard: bool = False, so_far: str = "") -> None:
         self._events: Any = None
         if tensorboard:
+            shutil.rmtree(folder / EVENTS, ignore_errors=True)
             self._events = needed("tensorboardX", "tensorboardX", "tensorboard").SummaryWriter(str(folder / EVENTS))
-        self._file = (folder / METRICS).open("w", encoding="utf-8")
+        self._file = (folder / METRICS).open("w+", encoding="utf-8")
+        for line in so_far.splitlines():
+            self.record(**json.loads(line))
 
     def __enter__(self) -> "Metrics":
         return self
@@ -41,6 +47,13 @@ class Metrics:
         if self._events:
             for name, value in numbers.items():
                 self._events.add_scalar(f"{event}/{name}", value, step)
+
+    def text(self) -> str:
+        """All lines so far."""
+        self._file.seek(0)
+        found = self._file.read()
+        self._file.seek(0, 2)
+        return found
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

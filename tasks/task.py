@@ -113,6 +113,12 @@ def _kind(name: object) -> Any:
     return getattr(importlib.import_module(module, __package__), attribute)
 
 
+def source_of(name: str) -> str | None:
+    """The setting of a task that names its file of data, or None. Raises SpecError."""
+    source: str | None = _kind(name).source
+    return source
+
+
 def task_of(contents: Contents, overrides: Mapping[str, Any]) -> Task:
     """The task that a checkpoint was trained on, with other data where an override names some.
 

@@ -18,6 +18,7 @@ from ..spec.errors import RnnZooError
 from .completion import complete
 from .configs import check_keys, register
 from .loop import DivergedError, Summary, train
+from .resume import with_config_of_run
 from .tables import table
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -28,12 +29,13 @@ Outcomes = list[Summary | Exception]
 
 def main(arguments: Sequence[str]) -> int:
     """Everything after `rnnzoo train`. The exit status: 0 done, 1 the loss diverged, 2 bad usage or bad input."""
-    register([name for name in _values(arguments, "backend") if ":" in name])
     if complete(arguments):
         return 0
     outcomes: Outcomes = []
     full = os.environ.get(FULL_ERROR) == "1"
     try:
+        arguments = with_config_of_run(arguments)
+        register([name for name in _values(arguments, "backend") if ":" in name])
         with _command_line(arguments):
             _hydra(outcomes)
     except SystemExit as stop:

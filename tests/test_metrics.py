@@ -50,6 +50,18 @@ def test_event_files_hold_on_request_what_the_json_lines_hold() -> None:
     assert found == wanted and len(wanted) > 10
 
 
+def test_the_event_files_of_a_run_that_goes_on_hold_all_of_it_once() -> None:
+    assert main([*RUN, "trainer.tensorboard=true"]) == 0
+    Path("here/model.safetensors").unlink()
+    assert main(["resume=here", "trainer.steps=4"]) == 0
+    lines = read_metrics(Path("here"))
+    assert [(line["event"], line["step"]) for line in lines][-5:] == [
+        ("evaluation", 2), ("update", 3), ("update", 4), ("evaluation", 4), ("summary", 4),
+    ]  # fmt: skip
+    found = [step for name, step, _ in scalars(Path("here/tensorboard")) if name == "update/loss"]
+    assert found == [1, 2, 3, 4]
+
+
 def float32(value: float) -> bytes:
     """The bits that an event file keeps of a number."""
     return struct.pack("<f", value)

@@ -132,6 +132,7 @@ def with_metadata(path: Path, text: str) -> Path:
         ("null", "expected an object"),
         ('{"spec": {}}', "expected a spec version from 1 to 1, got None"),
         ('{"version": 2, "spec": {}}', "written for spec version 2.*newer rnnzoo"),
+        ('{"version": 1, "spec": {}, "note": 1}', "unknown key 'note'"),
         ('{"version": 1}', "ModelSpec: expected a mapping"),
         ('{"version": 1, "spec": {"variant": "lstm"}}', "missing key"),
         (json.dumps({"version": 1, "spec": {**SPEC.to_data(), "variant": "tri_rnn"}}), "'tri_rnn'"),

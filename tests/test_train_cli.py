@@ -74,7 +74,7 @@ def test_a_run_leaves_its_config_metrics_and_checkpoint(capsys: pytest.CaptureFi
     out = capsys.readouterr()
     assert out.err == "" and out.out.count("\n") == 1 and "accuracy" in out.out and out.out.endswith("here\n")
     assert sorted(path.name for path in Path("here").iterdir()) == [
-        ".hydra", "config.yaml", "metrics.jsonl", "model.safetensors",
+        ".hydra", "checkpoints", "config.yaml", "metrics.jsonl", "model.safetensors",
     ]  # fmt: skip
     config = yaml.safe_load(Path("here/config.yaml").read_text())
     assert (config["model"]["hidden_size"], config["optimizer"]["learning_rate"]) == (6, 0.003)

@@ -1,0 +1,94 @@
+"""The folder that a run fills, and what of it another run goes on from.
+
+It gets `config.yaml`, `metrics.jsonl` (a JSON object a line: updates, evaluations, the summary), on request
+TensorBoard's event files, the last checkpoints in `checkpoints/`, and at the end `model.safetensors`, the model alone.
+"""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..spec.backend import Contents
+from ..spec.checkpoint import load_run, save
+from ..spec.errors import FileError, RnnZooError
+from ..spec.run_state import RunState
+
+CONFIG, MODEL, CHECKPOINTS = "config.yaml", "model.safetensors", "checkpoints"
+KEPT = 2  # checkpoints: one may be damaged
+
+
+class Start(NamedTuple):
+    """What a run goes on from: a checkpoint's file, its model, and where its training stands."""
+
+    path: Path
+    contents: Contents
+    state: RunState
+
+
+class RunFolder:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / MODEL
+
+    def check_free(self, resumed: str | None) -> None:
+        """Raises FileError where a run would be lost; the unfinished one of `resumed`, this folder, goes on."""
+        if self.model.exists():
+            raise FileError(f"{self.model}: exists already; name another folder with hydra.run.dir=FOLDER")
+        if self.checkpoints() and not (resumed and self.path.resolve() == Path(resumed).resolve()):
+            raise FileError(
+                f"{self.path}: holds an unfinished run; go on with it with resume={self.path}, "
+                "or name another folder with hydra.run.dir=FOLDER"
+            )
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Write the config, and clear away what a run that was killed left half-written."""
+        (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        for left in self.path.rglob(".rnnzoo-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        (self.path / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, newest first."""
+        return sorted((self.path / CHECKPOINTS).glob("step_*.safetensors"), reverse=True)
+
+    def save(self, contents: Contents, state: RunState) -> None:
+        """Write a checkpoint, and remove those before the last ones. Raises FileError."""
+        save(self.path / CHECKPOINTS / f"step_{state.step:09}.safetensors", contents, state)
+        for path in self.checkpoints()[KEPT:]:
+            path.unlink(missing_ok=True)
+
+
+def start_of(path: Path) -> Start:
+    """The checkpoint of that name, or a run's newest that is whole; a damaged one is told of, and left alone.
+
+    Raises:
+        FileError: there is none.
+    """
+    if not path.is_dir():
+        return Start(path, *load_run(path))
+    found = RunFolder(path).checkpoints()
+    for checkpoint in found:
+        try:
+            return Start(checkpoint, *load_run(checkpoint))
+        except RnnZooError as error:
+            print(f"rnnzoo: {error}; looking for an older one", file=sys.stderr)
+    words = "none of its checkpoints is whole" if found else "expected the folder of a run, got one without checkpoints"
+    raise FileError(f"{path}: {words}")
+
+
+def model_file(path: Path) -> Path:
+    """The file that has the model: the path itself; of a run's folder the finished model, else the newest checkpoint.
+
+    Raises:
+        FileError: a folder that has neither.
+    """
+    if not path.is_dir():
+        return path
+    model = path / MODEL
+    return model if model.exists() else start_of(path).path
