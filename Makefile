@@ -11,7 +11,7 @@ SHELL := /bin/bash
 
 RUN := .venv/bin/python
 READY := .venv/ready
-FOLDERS := spec numpy_impl torch_impl tf_impl tasks conformance
+FOLDERS := spec numpy_impl torch_impl tf_impl tasks benchmarks conformance
 
 # One thread a process: the matrices are small, and two processes whose threads wait for each other by spinning
 # cost an update of the demonstration 340 ms instead of 19 (torch, 2 cores, measured).
@@ -43,7 +43,7 @@ lint: $(READY) ## ruff, rules and format
 	@$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-types: $(READY) ## mypy over the six folders
+types: $(READY) ## mypy over the folders
 	@mkdir -p .build/rnnzoo
 	# They lie at the top level and are installed below `rnnzoo`, so the type checker gets that view of them.
 	for folder in $(FOLDERS); do ln -sfn "../../$$folder" ".build/rnnzoo/$$folder"; done

@@ -38,9 +38,10 @@ from rnnzoo.spec import (
     load_backend,
 )
 from rnnzoo.spec.errors import InputError, SpecError, UnsupportedError, WeightError
-from rnnzoo.spec.inputs import Cotangents, checked_inputs
+from rnnzoo.spec.inputs import Cotangents, Inputs, checked_inputs
 from rnnzoo.spec.optimizers import Optimizer
 from rnnzoo.torch_impl import Recurrent, SequenceModel
+from rnnzoo.torch_impl.fast import _layer
 from rnnzoo.torch_impl.optimizers import Written, torch_optimizer
 from rnnzoo.torch_impl.recurrence import _recurrence
 from rnnzoo.torch_impl.weights import dtype_name, named_parameters, state_dict_names
@@ -144,6 +145,19 @@ def test_the_operator_is_well_formed_for_compilers_and_exporters(masked: bool, r
     mask = torch.arange(T)[:, None] < LENGTHS if masked else None
     torch.library.opcheck(
         _recurrence, (p, weight, None, [h0], mask, factors, "rnn", "tanh", reverse),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", [None, [4, 2, 1], [1, 2, 4]])
+def test_the_operator_of_a_layer_is_well_formed_too(sizes: list[int] | None) -> None:
+    x = drawn(T, B, I) if sizes is None else drawn(7, I)
+    weights = (drawn(2 * H, I, seed=1), drawn(2 * H, seed=2), [drawn(H, H, seed=3), drawn(H, H, seed=4)])
+    tensors = [x, *weights[:2], *weights[2], h0 := drawn(2, B, H, seed=5)]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    torch.library.opcheck(
+        _layer, (x, *weights, h0, sizes, "tanh"),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )  # fmt: skip
 
@@ -378,7 +392,7 @@ def reloaded(program: torch.export.ExportedProgram) -> Any:
     return torch.export.load(file).module()
 
 
-def test_an_exported_core_runs_on_other_batch_sizes_and_lengths() -> None:
+def test_an_exported_core_runs_on_other_batch_sizes_and_lengths(assert_run: Callable[..., None]) -> None:
     model, rows, steps = Recurrent(spec_of()), torch.export.Dim("B"), torch.export.Dim("T")
     example = {"lengths": LENGTHS, "initial_state": drawn(4, B, H, dtype=torch.float32)}
     shapes = {"inputs": {0: rows, 1: steps}, "lengths": {0: rows}, "initial_state": {1: rows}}
@@ -387,8 +401,8 @@ def test_an_exported_core_runs_on_other_batch_sizes_and_lengths() -> None:
     for b, t in ((2, 9), (7, 3)):
         given = (drawn(b, t, I, dtype=torch.float32),)
         options = {"lengths": torch.arange(b) % (t + 1), "initial_state": drawn(4, b, H, dtype=torch.float32)}
-        for got, expected in zip(program(*given, **options), model(*given, **options), strict=True):
-            assert torch.equal(got, expected)
+        outputs, final = program(*given, **options)
+        assert_run(arrays(outputs=outputs, final=final), model, *given, **options)
 
 
 def test_an_exported_sequence_model_runs_on_other_batch_sizes_and_lengths() -> None:
@@ -402,15 +416,22 @@ def test_an_exported_sequence_model_runs_on_other_batch_sizes_and_lengths() -> N
     assert torch.equal(program(tokens, **options).scores, model(tokens, **options).scores)
 
 
-def test_a_compiler_sees_the_whole_model_as_one_graph() -> None:
+def test_a_compiler_sees_the_whole_model_as_one_graph(assert_right: Callable[..., None]) -> None:
     model = Recurrent(spec_of())
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
     x = drawn(B, T, I, dtype=torch.float32).requires_grad_()
-    for each in (model, compiled):
-        each(x, LENGTHS)[0].sum().backward()
-    (twice,) = [x.grad]
-    (once,) = torch.autograd.grad(model(x, LENGTHS)[0].sum(), x)
-    assert torch.equal(twice, 2 * once)
+    for each, lengths in ((model, LENGTHS), (compiled, LENGTHS), (compiled, torch.full((B,), T))):
+        (gradient,) = torch.autograd.grad(each(x, lengths)[0].sum(), x)
+        wanted = gradients(model.spec, BACKEND.to_spec(model), *ones(model, x, lengths))
+        assert_right({"inputs": gradient.numpy()}, wanted, "float32")
+    (gradient,) = torch.autograd.grad(compiled(x)[0].sum(), x)
+    assert_right({"inputs": gradient.numpy()}, wanted, "float32")
+
+
+def ones(model: Recurrent, x: Tensor, lengths: Tensor) -> tuple[Inputs, Cotangents]:
+    """Inputs, and the cotangents of the sum of all outputs."""
+    given = checked_inputs(model.spec, "float32", x.detach().numpy(), lengths=lengths.numpy())
+    return given, Cotangents(np.ones((B, T, model.spec.output_size), np.float32), None, None)
 
 
 # Training and the seam

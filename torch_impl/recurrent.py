@@ -9,9 +9,10 @@ from ..spec.dropout import Masks
 from ..spec.errors import InputError, SpecError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights, parameters
-from . import dropout
+from . import dropout, fast
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .cells import load_cell
+from .packing import Rows, reads_values, valid_rows
 from .recurrence import recurrence, times, without_autocast
 from .weights import dtype_name, from_spec, names_of
 
@@ -69,8 +70,8 @@ class Recurrent(nn.Module):
         super().__init__()
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
-        load_cell(spec.cell)
         self.spec = spec
+        self._in_place = load_cell(spec.cell).IN_PLACE
         # Read once, as torch.compile does not follow the spec into its YAML files.
         self._state_names, self._output = spec.cell_definition.states, spec.cell_definition.output
         self._directions = spec.directions
@@ -154,7 +155,55 @@ class Recurrent(nn.Module):
     def _layers(
         self, inputs: Tensor, valid: Tensor | None, initial: States, masks: Masks | None
     ) -> tuple[Tensor, States]:
-        x = inputs.to(self._weight(0, "forward", "recurrent_weight").dtype).transpose(0, 1)  # (T, B, I)
+        inputs, dropped = inputs.to(self._weight(0, "forward", "recurrent_weight").dtype), self.spec.dropout
+        if self._in_place and not (masks and dropped and (dropped.inputs or dropped.state)):
+            rows = None if valid is None or not reads_values(valid) else valid_rows(valid)
+            if valid is None or rows is not None:
+                outputs, state = self._fast_layers(inputs, rows, initial[self._output], masks)
+                return outputs, {self._output: state}
+        return self._plain_layers(inputs, valid, initial, masks)
+
+    def _fast_layers(
+        self, inputs: Tensor, rows: Rows | None, initial: Tensor, masks: Masks | None
+    ) -> tuple[Tensor, Tensor]:
+        x = inputs.transpose(0, 1) if rows is None else rows.taken(inputs)  # (T, B, I), or (N, I)
+        initial = initial if rows is None else initial.index_select(1, rows.order)
+        finals, D = [], len(self._directions)
+        for layer, states in enumerate(initial.split(D)):
+            series, final = fast.layer(
+                x,
+                self._joined(layer, "input_weight", self._directions),
+                self._bias(layer),
+                [self._weight(layer, direction, "recurrent_weight") for direction in self._directions],
+                states,
+                None if rows is None else rows.sizes,
+                self.spec.nonlinearity,
+            )
+            finals.append(final)
+            x = series if self.spec.merge == "concat" else merge(self.spec.merge, list(series.chunk(D, dim=-1)))
+            if layer < self.spec.num_layers - 1 and masks is not None:
+                x = times(x, self._between_layers(inputs, rows, layer, masks))
+        state = torch.cat(finals)  # (L*D, B, H)
+        if rows is None:
+            return x.transpose(0, 1), state
+        return rows.put_back(x, inputs), state.index_select(1, rows.order.argsort())
+
+    def _between_layers(self, inputs: Tensor, rows: Rows | None, layer: int, masks: Masks) -> Tensor | None:
+        """The factors of dropout of a layer's merged outputs, in their order."""
+        shape = (inputs.shape[1], inputs.shape[0], self.spec.output_size)
+        factors = dropout.factors(self.spec, masks, "between_layers", layer, 0, shape, inputs)
+        return factors if factors is None or rows is None else rows.taken(factors.transpose(0, 1))
+
+    def _bias(self, layer: int) -> Tensor | None:
+        """All that is added to the argument of f, for both directions, (D*H,), or None."""
+        names = {"none": (), "single": ("bias",), "double": ("input_bias", "recurrent_bias")}[self.spec.bias]
+        biases = [self._joined(layer, name, self._directions) for name in names]
+        return sum(biases[1:], biases[0]) if biases else None
+
+    def _plain_layers(
+        self, inputs: Tensor, valid: Tensor | None, initial: States, masks: Masks | None
+    ) -> tuple[Tensor, States]:
+        x = inputs.transpose(0, 1)  # (T, B, I)
         mask = None if valid is None else valid.t()  # (T, B)
         if mask is not None:
             x = torch.where(mask[:, :, None], x, 0.0)

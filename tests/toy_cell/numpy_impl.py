@@ -8,6 +8,7 @@ from rnnzoo.numpy_impl.nonlinearities import Nonlinearity, sigmoid
 
 KEEPS_PROJECTIONS = True
 ADDITIVE = False
+IN_PLACE = False
 
 
 def step(p: Any, q: Any, states: dict[str, Any], f: Nonlinearity) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from rnnzoo.torch_impl.nonlinearities import Nonlinearity
 
 KEEPS_PROJECTIONS = True
 ADDITIVE = False
+IN_PLACE = False
 
 
 def step(p: Tensor, q: Tensor, states: dict[str, Tensor], f: Nonlinearity) -> dict[str, Tensor]:

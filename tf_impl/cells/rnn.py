@@ -6,6 +6,7 @@ from ..nonlinearities import Nonlinearity
 
 KEEPS_PROJECTIONS = False
 ADDITIVE = True
+IN_PLACE = True
 
 
 def step(p: Any, q: Any, states: dict[str, Any], f: Nonlinearity) -> dict[str, Any]:

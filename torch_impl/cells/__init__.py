@@ -10,6 +10,7 @@ A cell module has
         These may be each other, or one of d_new_states unchanged: nothing is written into them.
     KEEPS_PROJECTIONS: step_gradient reads p and q (else they are None).
     ADDITIVE: the step reads p + q alone, so that d_p is d_q.
+    IN_PLACE: the step is h' = f(p + q), so that the loop of `fast.py` may stand for it.
 """
 
 import importlib

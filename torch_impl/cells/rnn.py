@@ -6,6 +6,7 @@ from ..nonlinearities import Nonlinearity
 
 KEEPS_PROJECTIONS = False
 ADDITIVE = True
+IN_PLACE = True
 
 
 def step(p: Tensor, q: Tensor, states: dict[str, Tensor], f: Nonlinearity) -> dict[str, Tensor]:

@@ -1,0 +1,72 @@
+"""torch: the products alone, `torch.nn.RNN`, and the module of this package."""
+
+from typing import Any
+
+import torch
+
+from ...spec.backend import load_backend
+from ..problem import Problem
+from . import Timed
+
+
+def floor(problem: Problem) -> Timed:
+    """The products that no implementation can avoid, each into memory that is there."""
+    B, T, H = problem.B, problem.T, problem.H
+    x = torch.from_numpy(problem.inputs()).reshape(T * B, -1)
+    d_a = torch.from_numpy(problem.d_outputs()).reshape(T, B, H)
+    W_x, W_h, _ = map(torch.from_numpy, problem.weights().values())
+    p, h, d_x = torch.empty(T * B, H), torch.zeros(T, B, H), torch.empty_like(x)
+    to_p, to_q = W_x.t().contiguous(), W_h.t().contiguous()
+    q, d_W_x, d_W_h = torch.empty(B, H), torch.empty_like(W_x), torch.empty_like(W_h)
+
+    @torch.inference_mode()
+    def f() -> None:
+        torch.mm(x, to_p, out=p)
+        for h_t in h.unbind(0):
+            torch.mm(h_t, to_q, out=q)
+
+    @torch.inference_mode()
+    def fb() -> None:
+        f()
+        for d in d_a.unbind(0):
+            torch.mm(d, W_h, out=q)
+        flat = d_a.view(-1, H)
+        torch.mm(flat.t(), x, out=d_W_x)
+        torch.mm(flat.t(), h.view(-1, H), out=d_W_h)
+        torch.mm(flat, W_x, out=d_x)
+
+    return {"f": f, "fb": fb}
+
+
+def native(problem: Problem) -> Timed:
+    """`torch.nn.RNN`, batch-first; lengths as a packed sequence."""
+    layers = torch.nn.RNN(problem.I, problem.H, problem.L, batch_first=True, bidirectional=problem.D == 2)
+    lengths = problem.lengths()
+
+    def call(x: Any) -> Any:
+        if lengths is None:
+            return layers(x)[0]
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.from_numpy(lengths), True, enforce_sorted=False)
+        return torch.nn.utils.rnn.pad_packed_sequence(layers(packed)[0], batch_first=True, total_length=problem.T)[0]
+
+    return _timed(problem, layers, call)
+
+
+def ours(problem: Problem) -> Timed:
+    """`Recurrent`, as in anybody's model."""
+    layers = load_backend("torch").build(problem.spec)
+    lengths = problem.lengths()
+    given = None if lengths is None else torch.from_numpy(lengths)
+    return _timed(problem, layers, lambda x: layers(x, lengths=given)[0])
+
+
+def _timed(problem: Problem, layers: Any, call: Any) -> Timed:
+    x, d_y = torch.from_numpy(problem.inputs()), torch.from_numpy(problem.d_outputs())
+    leaf = x.clone().requires_grad_()
+    leaves = [leaf, *layers.parameters()]
+
+    @torch.inference_mode()
+    def f() -> Any:
+        return call(x)
+
+    return {"f": f, "fb": lambda: torch.autograd.grad(call(leaf), leaves, d_y)}

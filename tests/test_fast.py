@@ -1,0 +1,102 @@
+"""The fast loops: taken where they can be, and as near to the truth as the plain ones."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.items import item
+from rnnzoo.conformance.outcomes import run
+from rnnzoo.spec import Head, ModelSpec, load_backend
+
+B, T, I, H = 4, 13, 3, 5  # noqa: E741 (the spec's symbol)
+PACKAGES = {"torch": "torch_impl"}
+CASES = [
+    Case(ModelSpec(variant, I, H, 2 if "stacked" in variant else 1, nonlinearity, bias, merge), B, T, sequences, True)
+    for variant, nonlinearity, bias, merge, sequences in (
+        ("simple_rnn", "tanh", "single", "concat", "full"),
+        ("simple_rnn", "relu", "none", "concat", "lengths"),
+        ("stacked_rnn", "sigmoid", "double", "concat", "left_padding"),
+        ("bi_rnn", "identity", "double", "concat", "nan_padding"),
+        ("bi_rnn", "tanh", "single", "sum", "left_padding"),
+        ("stacked_bi_rnn", "relu", "single", "multiply", "full"),
+        ("stacked_bi_rnn", "tanh", "double", "average", "empty_row"),
+    )
+]
+HOLES = Case(ModelSpec("stacked_bi_rnn", I, H, 2), B, T, "holes", True)
+
+
+@pytest.fixture(params=PACKAGES)
+def package(request: pytest.FixtureRequest) -> str:
+    """An implementation that has a fast loop."""
+    return PACKAGES[request.param]
+
+
+@pytest.fixture
+def calls(package: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the fast loop is called with; its pieces are so small that each case has several."""
+    fast, found = _module(package, "fast"), []
+    layer = fast.layer
+    monkeypatch.setattr(fast, "layer", lambda *arguments: found.append(arguments) or layer(*arguments))
+    monkeypatch.setattr(_module(package, "steps"), "PIECE", 3 * B * H)
+    return found
+
+
+def _module(package: str, name: str) -> Any:
+    return importlib.import_module(f"rnnzoo.{package}.{name}")
+
+
+def _backend(package: str) -> Any:
+    return load_backend(next(name for name, found in PACKAGES.items() if found == package))
+
+
+def _assert_right(package: str, case: Case, dtype: str = "float64") -> None:
+    backend = _backend(package)
+    for check in ("results", "gradients"):
+        outcome = run(backend, item(check, case, dtype))
+        assert outcome.verdict == "passed", outcome.message
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_fast_loop_is_right(package: str, case: Case, dtype: str, calls: list[Any]) -> None:
+    _assert_right(package, case, dtype)
+    assert calls
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_plain_loop_is_right(package: str, case: Case, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_module(package, "cells.rnn"), "IN_PLACE", False)
+    _assert_right(package, case)
+    assert not calls
+
+
+def test_steps_with_holes_take_the_plain_loop(package: str, calls: list[Any]) -> None:
+    _assert_right(package, HOLES)
+    assert not calls
+
+
+def test_a_cell_that_is_not_in_place_takes_the_plain_loop(
+    package: str, calls: list[Any], toy_cell: Callable[[str], None]
+) -> None:
+    toy_cell(package)
+    _assert_right(package, Case(ModelSpec("bi_rnn", I, H, cell="toy", head=Head(2)), B, T, "lengths"))
+    assert not calls
+
+
+def test_padding_is_not_computed(package: str, calls: list[Any]) -> None:
+    case = next(case for case in CASES if case.sequences == "empty_row")
+    _assert_right(package, case)
+    assert {len(arguments[0]) for arguments in calls} == {int(case.arguments["lengths"].sum())}
+
+
+def test_rows_without_a_step_among_rows_of_one_length(package: str, calls: list[Any], assert_run: Callable[..., None]):
+    model = _backend(package).build(ModelSpec("bi_rnn", I, H), dtype="float64")
+    case = Case(model.spec, B, T, initial=True)
+    given = {"lengths": [T, 0, T, T], "initial_state": case.arguments["initial_state"]}
+    assert_run(_backend(package).run(model, case.inputs, **given).arrays(), model, case.inputs, **given)
+    gradients = _backend(package).gradients(model, case.inputs, np.ones((B, T, 2 * H)), **given)
+    assert calls and np.isfinite(gradients["inputs"]).all() and not gradients["inputs"][1].any()
