@@ -7,7 +7,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,13 +145,19 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("target", type=Path, metavar="DST")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--layer", metavar="PATH", help="the layer of SRC, as `rnnzoo inspect SRC` names it")
-    which.add_argument("--all", action="store_true", help="every layer, each into a file with its path in the name")
+    which.add_argument(
+        "--all", action="store_true",
+        help="every layer, each into a file with its path in its name; one that is refused is named, the others are "
+             "written, and the exit status is 2, or 1 where one could not be proven",
+    )  # fmt: skip
     _add_hints(command)
     command.add_argument(
         "--plain", action="store_true",
         help="write the framework's own standard layers (torch.nn.RNN, Keras' SimpleRNN), which need no rnnzoo",
     )  # fmt: skip
-    command.add_argument("--prefix", default="", help="before the names in a plain state dict, such as encoder.rnn.")
+    command.add_argument(
+        "--prefix", default="", help="before the names in a plain state dict (encoder.rnn.), or of layers in a .keras"
+    )
     command.add_argument(
         "--inputs", type=Path, metavar="NPZ", help="arrays to run the proof on: inputs, and lengths, initial_state, ..."
     )
@@ -179,7 +185,7 @@ def _convert(options: argparse.Namespace) -> int:
     from ..spec.checkpoint import check_writable
     from ..spec.npz import read_npz
     from . import conversion_report
-    from .convert import convert, convert_all
+    from .convert import Refused, convert, convert_all
 
     if options.prefix and not options.plain:
         raise InputError("--prefix: names in a plain state dict; pass --plain too")
@@ -192,16 +198,29 @@ def _convert(options: argparse.Namespace) -> int:
         "inputs": read_npz(options.inputs) if options.inputs else None,
     }  # fmt: skip
     if options.all:
-        found = convert_all(options.source, options.target, **settings)
+        done = _told(convert_all(options.source, options.target, **settings))
     else:
-        found = iter([convert(options.source, options.target, layer=options.layer, **settings)])
-    done: list[Any] = []
-    for conversion in found:
-        print("\n" * bool(done) + conversion_report.text(conversion))
-        done.append(conversion)
+        done = _told([convert(options.source, options.target, layer=options.layer, **settings)])
     if options.report:
-        conversion_report.write(options.report, done)
-    return 0
+        conversion_report.write(options.report, done, many=options.all)
+    errors = [one.error for one in done if isinstance(one, Refused)]
+    unproven = any(isinstance(error, ConformanceError) for error in errors)
+    return 1 if unproven else 2 if errors else 0
+
+
+def _told(results: Iterable[Any]) -> list[Any]:
+    """Conversions, and layers that were refused: each is told as it comes."""
+    from . import conversion_report
+    from .convert import Refused
+
+    done: list[Any] = []
+    for one in results:
+        if isinstance(one, Refused):
+            print(f"rnnzoo: {conversion_report.refusal(one)}", file=sys.stderr)
+        else:
+            print("\n" * bool(done) + conversion_report.text(one))
+        done.append(one)
+    return done
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -8,7 +8,7 @@ from ..spec.errors import FileError
 from ..spec.stored import FoundLayer, Part
 from ..tasks.tables import number, printable, table
 from .comparison import Comparison
-from .convert import Conversion
+from .convert import Conversion, Refused
 
 SHOWN = 6  # names of tensors that were left behind
 
@@ -66,11 +66,22 @@ def data(done: Conversion) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write(path: Path, conversions: list[Conversion]) -> None:
-    """One JSON object for one conversion, else a list. Raises FileError."""
-    found = [data(done) for done in conversions]
+def refusal(one: Refused) -> str:
+    """Why there is no target, in a line."""
+    return printable(f"{one.source}: {one.layer.path or 'the model'} ({one.layer.kind}): {one.error}")
+
+
+def refusal_data(one: Refused) -> dict[str, Any]:
+    """The same as JSON can hold it."""
+    source = {"path": str(one.source), "layer": one.layer.path, "kind": one.layer.kind}
+    return {"source": source, "target": None, "refused": str(one.error)}
+
+
+def write(path: Path, results: list[Conversion | Refused], *, many: bool = False) -> None:
+    """The JSON object of a conversion, or of many a list. Raises FileError."""
+    found = [data(one) if isinstance(one, Conversion) else refusal_data(one) for one in results]
     try:
-        path.write_text(json.dumps(found[0] if len(found) == 1 else found, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(found if many else found[0], indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import NO_HINTS, check_writable, described, write_atomically
-from ..spec.errors import ConformanceError, InputError, UnsupportedError, listed
+from ..spec.errors import ConformanceError, InputError, RnnZooError, UnsupportedError, listed
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters
@@ -101,6 +101,14 @@ def convert(
     return _converted(one, target, hints, plain, prefix, inputs, force)
 
 
+class Refused(NamedTuple):
+    """A layer of which there is no target, and why."""
+
+    source: Path
+    layer: FoundLayer
+    error: RnnZooError
+
+
 def convert_all(
     source: Path,
     target: Path,
@@ -110,21 +118,30 @@ def convert_all(
     prefix: str = "",
     inputs: Mapping[str, Any] | None = None,
     force: bool = False,
-) -> Iterator[Conversion]:
+) -> Iterator[Conversion | Refused]:
     """Convert every layer that can be, each into a file of its own: `out.keras` becomes `out.encoder.rnn.keras`.
 
+    A layer that cannot be converted or proven is given as `Refused`, and the others go on.
+
     Raises:
-        FileError: there is no such layer; and all that `convert` raises.
+        FileError, InputError, UnsupportedError: there is no layer at all, or the target is of no use for any.
     """
     form, found = find(source, hints)
     layers = convertible(found)
     if not layers:
         chosen(source, found)
+    _check_target(target, plain)
+    for one in found.layers:
+        if one.refusal:
+            yield Refused(source, one, UnsupportedError(one.refusal))
     suffix = suffix_of(target)
     for layer in layers:
         stem = target.name.removesuffix(suffix)
         path = target.with_name(f"{stem}.{layer.path.replace('/', '.')}{suffix}" if layer.path else target.name)
-        yield _converted(Source(source, form, found, layer), path, hints, plain, prefix, inputs, force)
+        try:
+            yield _converted(Source(source, form, found, layer), path, hints, plain, prefix, inputs, force)
+        except RnnZooError as error:
+            yield Refused(source, layer, error)
 
 
 class Source(NamedTuple):
@@ -152,13 +169,8 @@ def _converted(
 ) -> Conversion:
     _check_told(source.path, source.layer, hints)
     check_writable(target, force=force)
-    form, given = format_of(target), source.contents
+    form, given = _check_target(target, plain), source.contents
     described(given)
-    if (suffix := suffix_of(target)) in form.read_only:
-        others = ", ".join(one for one in form.suffixes if one not in form.read_only)
-        raise UnsupportedError(f"{target}: {suffix} files are only read; write one of {others}")
-    if plain and not form.plain:
-        raise InputError(f"{target}: --plain: no framework has layers for a {form.name} file; leave it out")
     plain = form.plain and (plain or form is ONNX)
     kept, changes = adapted(given, form.files.plain_bias if plain else (given.spec.bias,), plain=plain)
     if reason := form.files.holds(kept.spec, plain=plain):
@@ -171,7 +183,9 @@ def _converted(
         written = time.perf_counter()
         parts = _parts(temporary, kept.spec, prefix)
         moved = tuple(_moved(name, given, kept, parts[name]) for name in described(kept))
-        first = Half(source.form, source.form is ONNX or source.layer.kind != KIND, given.spec, given.weights)
+        own = source.layer.original
+        theirs = source.form is ONNX or own is not None or source.layer.kind != KIND
+        first = Half(source.form, theirs, given.spec, given.weights, original=own)
         second = Half(form, plain, kept.spec, StoredWeights(parts), temporary, prefix)
         proof = proven(first, second, inputs) if all(one.finite for one in moved) else NOT_RUN
         done.append((moved, proof, written - start, time.perf_counter() - written))
@@ -187,6 +201,17 @@ def _converted(
 def sha256(array: Array) -> str:
     """Of the bytes of an array in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _check_target(target: Path, plain: bool) -> Format:
+    """The format of the target. Raises UnsupportedError or InputError where nothing is written in it."""
+    form, suffix = format_of(target), suffix_of(target)
+    if suffix in form.read_only:
+        others = ", ".join(one for one in form.suffixes if one not in form.read_only)
+        raise UnsupportedError(f"{target}: {suffix} files are only read; write one of {others}")
+    if plain and not form.plain:
+        raise InputError(f"{target}: --plain: no framework has layers for a {form.name} file; leave it out")
+    return form
 
 
 def _left_behind(source: Source) -> list[str]:

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..spec.backend import load_backend
-from ..spec.errors import BackendError
+from ..spec.errors import BackendError, UnsupportedError
 from ..spec.model import ModelSpec
-from ..spec.parameters import weights_dtype
-from ..spec.stored import Array
+from ..spec.parameters import Weights, weights_dtype
+from ..spec.stored import Array, Original
 from .comparison import Comparison
 from .cutting import UNITS, cut, is_large
 from .equivalence import Side, checked
 from .formats import Format
 from .reference import BACKEND as ORACLE
 
+AS_READ = "the layer as it was read"
 NARROWER = "float32"  # in which models of float64 are run where a framework has no layer of float64
 
 
@@ -53,6 +54,7 @@ class Half(NamedTuple):
         plain: whether the framework's own layers run it, or the zoo's.
         weights: of the spec, which may be read when they are asked for.
         path, prefix: of a file that the framework itself is to load; None to put the weights into fresh layers.
+        original: the layer in the words of somebody's file, which the framework is to run.
     """
 
     form: Format
@@ -61,6 +63,7 @@ class Half(NamedTuple):
     weights: Mapping[str, Array]
     path: Path | None = None
     prefix: str = ""
+    original: Original | None = None
 
 
 class Runner(NamedTuple):
@@ -104,7 +107,7 @@ def proven(first: Half, second: Half, inputs: Mapping[str, Any] | None = None) -
     sides = [_side(one, runner, dtype) for one, runner in zip(halves, runners, strict=True)]
     notes += [f"{one.name}: {one.precision} were allowed for" for one in sides if one.precision != one.dtype]
     compared = checked(sides[0], sides[1], inputs)
-    return Proof((runners[0].text, runners[1].text), tuple(compared), tuple(notes))
+    return Proof((sides[0].name, sides[1].name), tuple(compared), tuple(notes))
 
 
 def _runner(one: Half) -> Runner:
@@ -118,13 +121,25 @@ def _runner(one: Half) -> Runner:
 
 
 def _side(one: Half, runner: Runner, dtype: str) -> Side:
-    backend, weights = runner.backend, {name: array.astype(dtype) for name, array in one.weights.items()}
-    if one.plain and one.path and runner.reason is None and dtype == weights_dtype(one.weights):
-        model = backend.loaded(one.path, one.spec, one.prefix)
-    else:
-        model = backend.build(one.spec, dtype=dtype)
-        backend.from_spec(model, weights)
-    return Side(runner.text, backend, model, one.spec, weights)
+    weights = {name: array.astype(dtype) for name, array in one.weights.items()}
+    model, words = _model(one, runner, weights)
+    return Side(f"{runner.text} ({words})", runner.backend, model, one.spec, weights)
+
+
+def _model(one: Half, runner: Runner, weights: Weights) -> tuple[Any, str]:
+    """The model: the file's own where the framework takes it, else of the weights that were read; and which it is."""
+    backend, dtype, words = runner.backend, weights_dtype(weights), AS_READ
+    own = one.plain and runner.reason is None
+    if own and one.original:
+        try:
+            return backend.original(one.original, one.spec, weights), backend.own_words
+        except UnsupportedError as error:
+            words = f"{AS_READ}, as {error}"
+    if own and one.path and dtype == weights_dtype(one.weights):
+        return backend.loaded(one.path, one.spec, one.prefix), "the file as it is"
+    model = backend.build(one.spec, dtype=dtype)
+    backend.from_spec(model, weights)
+    return model, words
 
 
 def _runs_core_alone(one: Half) -> bool:
@@ -134,11 +149,11 @@ def _runs_core_alone(one: Half) -> bool:
 
 def _cut(one: Half) -> Half:
     spec, weights = cut(one.spec, one.weights)
-    return one._replace(spec=spec, weights=weights, path=None)
+    return one._replace(spec=spec, weights=weights, path=None, original=None)
 
 
 def _core(one: Half) -> Half:
     """The recurrent layers alone, whose weights are put into fresh ones."""
     spec = replace(one.spec, embedding=None, context=None, head=None)
     weights = {name: one.weights[name] for name in one.weights if name.startswith("layers.")}
-    return one._replace(spec=spec, weights=weights, path=None)
+    return one._replace(spec=spec, weights=weights, path=None, original=None)

@@ -295,6 +295,19 @@ class StoredWeights(LazyWeights):
 
 
 @dataclass(frozen=True)
+class Original:
+    """A layer in the words of its file, for its framework to run: what a reader made of it has no part in this.
+
+    Attributes:
+        tensors: by the names that the layer's framework has for them.
+        told: what else the file says of the layer, as JSON can hold it.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class FoundLayer:
     """A recurrent layer (or a stack of them, or a whole model) that a file holds.
 
@@ -306,6 +319,7 @@ class FoundLayer:
         assumed: fields of the spec that the file does not tell.
         notes: what of it is left behind, and what that means.
         refusal: why it cannot be converted; None where it can.
+        original: what the file itself says; None where that is weights alone.
     """
 
     path: str
@@ -315,6 +329,7 @@ class FoundLayer:
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: str | None = None
+    original: Original | None = None
 
 
 @dataclass(frozen=True)

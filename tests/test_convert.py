@@ -16,10 +16,12 @@ import safetensors.numpy
 import torch
 
 from rnnzoo.conformance import assert_equivalent, converted
+from rnnzoo.conformance import convert as convert_module
 from rnnzoo.conformance.cli import main
-from rnnzoo.conformance.convert import convert, convert_all
+from rnnzoo.conformance.convert import convert
 from rnnzoo.conformance.formats import chosen as chosen_layer
 from rnnzoo.conformance.formats import contents, find, format_of, read
+from rnnzoo.conformance.proof import Proof
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, Result, initial_weights, save
 from rnnzoo.spec.errors import ConformanceError, FileError, InputError, UnsupportedError
 from rnnzoo.spec.sandbox import main as _child  # noqa: F401 (the module that readers run in)
@@ -46,19 +48,6 @@ def same(a: Contents, b: Contents) -> bool:
         for name in a.weights
     )
     return a.spec == b.spec and set(a.weights) == set(b.weights) and a.provenance == b.provenance and bits
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are taken apart here and not in a child process each, which costs a third of a second."""
-    import importlib
-
-    def examined(function: str, path: Path, **arguments: object) -> object:
-        module, _, name = function.partition(":")
-        return json.loads(json.dumps(getattr(importlib.import_module(module), name)(path.absolute(), **arguments)))
-
-    for name in ("spec.npz", "torch_impl.files", "tf_impl.files", "conformance.onnx_format.files"):
-        monkeypatch.setattr(importlib.import_module(f"rnnzoo.{name}"), "examined", examined)
 
 
 # Every bit
@@ -158,10 +147,54 @@ def test_one_layer_of_several_has_to_be_named(checkpoint: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_all_layers_go_each_into_a_file(checkpoint: Path, tmp_path: Path) -> None:
-    done = list(convert_all(checkpoint, tmp_path / "out.npz"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.model.decoder.npz", "out.model.encoder.npz"]
-    assert [conversion.spec.num_layers for conversion in done] == [2, 1]
+def test_all_layers_go_each_into_a_file_and_what_is_refused_is_named(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["convert", str(checkpoint), str(tmp_path / "out.npz"), "--all", "--report", str(tmp_path / "report")]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.model.decoder.npz", "out.model.encoder.npz", "report",
+    ]  # fmt: skip
+    assert "model.memory (torch.nn.LSTM): the spec has no cell of this kind" in err
+    assert "out.model.decoder.npz: model.decoder (torch.nn.RNN)" in out
+    refused, encoder, decoder = json.loads((tmp_path / "report").read_text())
+    assert (refused["target"], refused["source"]["layer"]) == (None, "model.memory") and "LSTM" in refused["refused"]
+    assert [one["spec"]["num_layers"] for one in (encoder, decoder)] == [2, 1]
+
+
+def test_a_layer_that_a_target_cannot_hold_does_not_keep_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], in_this_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"a": ModelSpec("simple_rnn", 3, 4), "b": ModelSpec("bi_rnn", 3, 4, bias="none")}
+    arrays = {f"{name}.{key}": a for name, spec in weights.items() for key, a in initial_weights(spec, 1).items()}
+    np.savez(tmp_path / "both.npz", **arrays)
+    (tmp_path / "out.b.pt").touch()
+    command = ["convert", str(tmp_path / "both.npz"), str(tmp_path / "out.pt"), "--all", "--plain"]
+    assert main(command) == 2
+    assert "b (rnnzoo): " in (text := capsys.readouterr().err) and "out.b.pt" in text and "--force" in text
+    assert (tmp_path / "out.a.pt").exists() and not (tmp_path / "out.b.pt").stat().st_size
+    assert main([*command, "--force"]) == 0
+    monkeypatch.setattr(convert_module, "proven", _unproven)
+    assert main([*command, "--force"]) == 1
+    assert "both.npz: a (rnnzoo): they differ" in capsys.readouterr().err
+
+
+def _unproven(*_: object) -> Proof:
+    raise ConformanceError("they differ")
+
+
+@pytest.mark.parametrize(("suffix", "named"), [(".keras", True), (".weights.h5", False), (".onnx", False)])
+def test_a_prefix_acts_or_is_refused_by_its_name(tmp_path: Path, suffix: str, named: bool) -> None:
+    source = saved(tmp_path / "model.safetensors", ModelSpec("simple_rnn", 3, 4))
+    if named:
+        convert(source, tmp_path / f"a{suffix}", plain=True, prefix="reader.")
+        assert [layer.path for layer in find(tmp_path / f"a{suffix}")[1].layers] == [""]
+        assert b"reader.layer_0" in (tmp_path / f"a{suffix}").read_bytes()
+    else:
+        with pytest.raises(UnsupportedError, match=r"prefix 'reader\.'"):
+            convert(source, tmp_path / f"a{suffix}", plain=True, prefix="reader.")
+        assert not (tmp_path / f"a{suffix}").exists()
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".onnx", ".pt", ".torch.safetensors"])

@@ -270,6 +270,24 @@ def test_layers_that_differ_are_no_stack(options: dict[str, Any], tmp_path: Path
     assert len(found(save(sequential(L.SimpleRNN(H, return_sequences=True), second), tmp_path / "model.keras"))) == 2
 
 
+def test_masks_of_functional_models_are_no_second_input(tmp_path: Path) -> None:
+    x, mask = keras.Input((None,)), keras.Input((None,), dtype="bool")
+    one, two = L.Bidirectional(L.SimpleRNN(H, return_sequences=True)), L.Bidirectional(L.SimpleRNN(H))
+    model = keras.Model(x, two(L.Dropout(0.1)(one(L.Embedding(7, I, mask_zero=True)(x)))))
+    for kind in (".keras", ".h5"):
+        stack = found(save(model, tmp_path / f"model{kind}"))[f"{one.name}..{two.name}"]
+        assert spec_of(stack).num_layers == 2 and "masks steps" in stack.notes[0]
+        assert_weights(stack, one, two)
+    x, (one, two) = keras.Input((None, I)), (L.SimpleRNN(H, return_sequences=True) for _ in range(2))
+    same = save(keras.Model([x, mask], two(one(x, mask=mask), mask=mask)), tmp_path / "same.keras")
+    assert "called with a mask" in found(same)[f"{one.name}..{two.name}"].notes[0]
+    other = keras.Input((None,), dtype="bool")
+    model = keras.Model([x, mask, other], two(one(x, mask=mask), mask=other))
+    assert len(found(save(model, tmp_path / "other.keras"))) == 2
+    with pytest.raises(UnsupportedError, match="each reads the one below alone"):
+        PLAIN.spec_of(model)
+
+
 def test_initial_states_and_second_readers_keep_layers_apart(tmp_path: Path) -> None:
     x, state = keras.Input((None, I)), keras.Input((H,))
     first, second = L.SimpleRNN(H, return_sequences=True), L.SimpleRNN(H)
@@ -541,8 +559,8 @@ def test_loaded_plain_files_are_the_spec_itself(
     spec: ModelSpec, suffix: str, tmp_path: Path, assert_right: Callable[..., None]
 ) -> None:
     path, written = tmp_path / f"model{suffix}", contents(spec)
-    FILES.write(path, written, plain=True, prefix="translator.")
-    model = PLAIN.loaded(path, spec, prefix="translator.")
+    FILES.write(path, written, plain=True, prefix="translator." if suffix == ".keras" else "")
+    model = PLAIN.loaded(path, spec)
     assert PLAIN.owns(model) and PLAIN.spec_of(model) == spec
     weights = PLAIN.to_spec(model)
     assert all(np.array_equal(weights[name], array) for name, array in written.weights.items())

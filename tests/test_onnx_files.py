@@ -17,6 +17,7 @@ from rnnzoo.conformance.onnx_format.files import found_in
 from rnnzoo.conformance.onnx_format.wire import FIELDS, decoded
 from rnnzoo.spec import Context, Embedding, Head, ModelSpec, load_backend
 from rnnzoo.spec.backend import Contents
+from rnnzoo.spec.definitions import variant_of
 from rnnzoo.spec.errors import FileError, RnnZooError, UnsupportedError
 from rnnzoo.spec.model import NONLINEARITIES
 from rnnzoo.spec.parameters import initial_weights, parameters
@@ -480,15 +481,26 @@ def test_layers_that_share_what_they_read_are_no_stack(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter is deprecated, and warns of batches of other sizes
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_what_torch_exports_is_one_stack(bidirectional: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("state", [False, True])
+def test_what_torch_exports_is_the_module(
+    layers: int, bidirectional: bool, bias: bool, batch_first: bool, state: bool, tmp_path: Path
+) -> None:
     torch = pytest.importorskip("torch")
-    module = torch.nn.RNN(3, 4, 2, bidirectional=bidirectional, batch_first=True, nonlinearity="relu").eval()
-    example = torch.zeros(2, 5, 3)
-    torch.onnx.export(module, (example,), tmp_path / "x.onnx", dynamo=False, input_names=["x"])
+    nonlinearity, D = "relu" if batch_first else "tanh", 1 + bidirectional
+    module = torch.nn.RNN(
+        3, 4, layers, nonlinearity, bias, batch_first, bidirectional=bidirectional, dropout=0.1 * (layers - 1)
+    ).eval()
+    example = torch.zeros((2, 5, 3) if batch_first else (5, 2, 3)), *([torch.zeros(layers * D, 2, 4)] * state)
+    torch.onnx.export(module, example, tmp_path / "x.onnx", dynamo=False)
     stack = found(tmp_path / "x.onnx").layers[-1]
-    variant = "stacked_bi_rnn" if bidirectional else "stacked_rnn"
-    assert stack.spec == ModelSpec(variant, 3, 4, 2, "relu", "double") and stack.assumed == stack.notes == ()
+    assert stack.spec == ModelSpec(
+        variant_of(layers, D), 3, 4, layers, nonlinearity, "double" if bias else "none"
+    ) and stack.assumed == stack.notes == ()  # fmt: skip
+    assert stack.original is not None
     names = {
         "input_weight": "weight_ih", "recurrent_weight": "weight_hh",
         "input_bias": "bias_ih", "recurrent_bias": "bias_hh",
@@ -497,6 +509,20 @@ def test_what_torch_exports_is_one_stack(bidirectional: bool, tmp_path: Path) ->
         _, layer, direction, part = name.split(".")
         own = module.get_parameter(f"{names[part]}_l{layer}{'_reverse' if direction == 'backward' else ''}")
         assert own.detach().numpy().tobytes() == bits, name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_torchs_other_exporter_writes_is_refused_by_the_names_that_are_left(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    module, example = torch.nn.Sequential(torch.nn.RNN(3, 4, 2)).eval(), (torch.zeros(2, 5, 3),)
+    torch.onnx.export(module, example, tmp_path / "x.onnx", dynamo=True, verbose=False)
+    (layer,) = found(tmp_path / "x.onnx").layers
+    assert layer.path == "0" and "dynamo=False" in str(layer.refusal) and "step" in str(layer.refusal)
+    module = torch.nn.RNN(3, 4, bias=False).eval()
+    torch.onnx.export(module, example, tmp_path / "y.onnx", dynamo=True, verbose=False)
+    file = found(tmp_path / "y.onnx")
+    assert file.layers == () and "dynamo=False" in file.facts["steps"]
 
 
 # --- hostile files

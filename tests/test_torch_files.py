@@ -162,6 +162,14 @@ def test_the_nonlinearity_is_assumed_or_given(tmp_path: Path) -> None:
         assert layer.assumed == ("nonlinearity",)
 
 
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_a_whole_cell_tells_its_nonlinearity_and_its_state_dict_does_not(tmp_path: Path, nonlinearity: str) -> None:
+    cell = nn.ModuleDict({"step": nn.RNNCell(I, H, nonlinearity=nonlinearity)})
+    layer = found(saved(tmp_path / "whole.pt", cell))
+    assert layer.spec is not None and (layer.spec.nonlinearity, layer.assumed) == (nonlinearity, ())
+    assert found(saved(tmp_path / "state.pt", cell.state_dict())).assumed == ("nonlinearity",)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_cell_is_a_layer(tmp_path: Path, bias: bool) -> None:
     cell = nn.RNNCell(I, H, bias=bias)

@@ -51,6 +51,7 @@ class Record:
         notes: what of it is left behind.
         refusal: why it cannot be converted; None where it can.
         spec: of a layer or a model of this package.
+        told: the options of the layer as they stand there, for Keras to build it from.
     """
 
     key: str
@@ -66,6 +67,7 @@ class Record:
     notes: tuple[str, ...] = ()
     refusal: str | None = None
     spec: Mapping[str, Any] | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_data(cls, data: Data) -> "Record":
@@ -82,12 +84,14 @@ class Layers:
         records: the recurrent ones, in the order of the configuration.
         own_classes: the path of each object whose class is not Keras', and its name.
         before: the path of what each layer reads, beyond layers that do nothing in inference.
+        masks: what each layer is given as a mask, by its path, where a functional model says so.
         masking: those that mask steps.
     """
 
     records: list[Record] = field(default_factory=list)
     own_classes: dict[str, str] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
     masking: list[str] = field(default_factory=list)
     count: int = 0
 
@@ -106,11 +110,20 @@ def layers(data: Any) -> Layers:
     if is_object(data):
         _visit(found, data, "", (), 0)
     sequences = {record.key for record in found.records if record.sequences}
-    notes = tuple(f"{name} masks steps: give the converted layer lengths or a mask" for name in found.masking[:1])
     for number, record in enumerate(found.records):
         after = found.before.get(record.key, "")
-        found.records[number] = replace(record, after=after * (after in sequences), notes=record.notes + notes)
+        reads = after in sequences and found.masks.get(after) == found.masks.get(record.key)
+        notes = (*record.notes, *_masked(found, record.key))
+        found.records[number] = replace(record, after=after * reads, notes=notes)
     return found
+
+
+def _masked(found: Layers, key: str) -> Iterator[str]:
+    """That steps of a layer are masked, which a conversion leaves to its user."""
+    if names := found.masking[:1]:
+        yield f"{names[0]} masks steps: give the converted layer lengths or a mask"
+    elif key in found.masks:
+        yield "it is called with a mask: give the converted layer lengths or a mask"
 
 
 def _visit(found: Layers, item: Data, key: str, names: tuple[str, ...], depth: int) -> None:
@@ -134,6 +147,7 @@ def _visit(found: Layers, item: Data, key: str, names: tuple[str, ...], depth: i
             children = list(_children(value, _joined(key, str(attribute))))
             if attribute == "layers":
                 found.before.update(_before(name, children))
+                found.masks.update(_masks(children))
             for child, child_key in children:
                 _visit(found, child, child_key, (*names, name_of(child)), depth + 1)
 
@@ -176,14 +190,31 @@ def _before(kind: str, children: list[tuple[Data, str]]) -> dict[str, str]:
     return found
 
 
-def _only_input(item: Data) -> str | None:
-    """The name of the layer whose first output is all that this one is called with, where it is called once."""
+def _masks(children: list[tuple[Data, str]]) -> dict[str, str]:
+    """The mask that each layer is called with, as text, where it is called once and with one."""
+    return {key: json.dumps(mask) for item, key in children if (mask := _call(item)[1]) is not None}
+
+
+def _call(item: Data) -> tuple[Any, Any]:
+    """What a layer is called with besides a mask, and the mask; None where it is not called once."""
     nodes = item.get("inbound_nodes")
     if not isinstance(nodes, list) or len(nodes) != 1:
+        return None, None
+    call = nodes[0]
+    if not isinstance(call, dict) or not isinstance(call.get("kwargs"), dict):
+        return call, None
+    others = {name: value for name, value in call["kwargs"].items() if name != "mask"}
+    return {**call, "kwargs": others}, call["kwargs"].get("mask")
+
+
+def _only_input(item: Data) -> str | None:
+    """The layer whose first output is all that this one is called with, a mask apart, where it is called once."""
+    call, _ = _call(item)
+    if call is None:
         return None
-    found = HISTORY.findall(json.dumps(nodes[0]))
-    if not found and isinstance(nodes[0], list):  # Keras 2: [[name, node, tensor, arguments], ...]
-        found = [(json.dumps(edge[0])[1:-1], *map(str, edge[1:3])) for edge in nodes[0] if isinstance(edge, list)]
+    found = HISTORY.findall(json.dumps(call))
+    if not found and isinstance(call, list):  # Keras 2: [[name, node, tensor, arguments], ...]
+        found = [(json.dumps(edge[0])[1:-1], *map(str, edge[1:3])) for edge in call if isinstance(edge, list)]
     return json.loads(f'"{found[0][0]}"') if len(found) == 1 and found[0][1:] == ("0", "0") else None
 
 
@@ -200,7 +231,7 @@ def chain(data: Data) -> list[Data]:
     name = ends[0] if len(ends) == 1 else None
     while name in by_name and len(found) < len(children):
         found.insert(0, by_name[name])
-        name = _only_input(by_name[name])
+        name = None if _call(by_name[name])[1] else _only_input(by_name[name])
     return found if found and found[0]["class_name"] == "InputLayer" else []
 
 
@@ -219,6 +250,7 @@ def _record(item: Data, key: str, names: tuple[str, ...]) -> Record:
         merge=options.MERGES[options.merge_mode(item)],
         sequences=bool(options.options(sides[0]).get("return_sequences")),
         notes=tuple(options.notes(item)),
+        told=options.plain(item),
     )
 
 

@@ -107,16 +107,21 @@ class KerasFiles:
             path: a `.keras` or a `.weights.h5`.
             contents: what it is to hold.
             plain: Keras' standard layers, which load without this package, in place of a `SequenceModel`.
-            prefix: put before the names of these layers.
+            prefix: put before the names of these layers in a `.keras`; a `.weights.h5` has paths of classes alone.
 
         Raises:
-            UnsupportedError: the file cannot hold the model, or is of the older format.
+            UnsupportedError: the file cannot hold the model, has no names for a prefix, or is of the older format.
             WeightError: the weights do not fit the spec.
         """
         if reason := self.holds(contents.spec, plain=plain):
             raise UnsupportedError(reason)
         if not path.name.endswith(self.suffixes[:2]):
             raise UnsupportedError(f"{path}: the older HDF5 format is only read; write a .keras or a .weights.h5 file")
+        if prefix and not (plain and path.suffix == ".keras"):
+            raise UnsupportedError(
+                f"{path}: prefix {prefix!r}: the names of standard layers in a .keras take one, and no other file of "
+                "Keras' has such names; leave it out"
+            )
         _check_h5py()
         from . import writing  # which imports h5py, that reading leaves to the child process
 

@@ -8,7 +8,7 @@ from ..spec.definitions import variant_of
 from ..spec.errors import RnnZooError, SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import parameters
-from ..spec.stored import FoundLayer, Hints, Part, StoredTensor, check_parts
+from ..spec.stored import FoundLayer, Hints, Original, Part, StoredTensor, check_parts
 from .configuration import Record
 from .naming import NamedCell, cells, in_order, layer_of, located, plain_place, spoken
 from .weights import place
@@ -49,6 +49,8 @@ def found_layers(
         else:
             own_class = (own_classes or {}).get(key)
             layers[key] = _layer(spoken(key, names or {}), sides, record, own_class, hints)
+            if record is not None and layers[key].spec is not None:
+                layers[key] = replace(layers[key], original=_original(record, by_path))
         for part in layers[key].parts.values():
             rest.pop(part.name, None)
     after = {record.key: record.after for record in known.values()}
@@ -81,6 +83,14 @@ def _layer(path: str, sides: Sides, record: Record | None, own_class: str | None
         reason = f"{found.kind} has weights of {spec.hidden_size} units with bias '{spec.bias}', not of {told}"
         return replace(found, refusal=f"{reason}, as its configuration says; save the model again")
     return replace(found, spec=spec, assumed=assumed)
+
+
+def _original(record: Record, by_path: Mapping[str, NamedCell]) -> Original:
+    """The layer's own options, and for each of its cells the names of the weights."""
+    rows = [list(by_path[cell.path].parts.values()) for cell in record.cells]
+    tensors = {part.name: part.tensor for row in rows for part in row}
+    cells = [[part.name for part in row] for row in rows]
+    return Original(tensors, {"layers": [{"options": record.told, "cells": cells}]})
 
 
 def _kind(sides: Sides) -> str:
@@ -171,7 +181,15 @@ def _stack(layers: list[FoundLayer]) -> FoundLayer:
         parts,
         layers[0].assumed,
         tuple(dict.fromkeys(note for layer in layers for note in layer.notes)),
+        original=_joined([layer.original for layer in layers if layer.original], len(layers)),
     )
+
+
+def _joined(originals: list[Original], count: int) -> Original | None:
+    """What the file says of all these layers; None where it does not say it of each."""
+    tensors = {name: tensor for one in originals for name, tensor in one.tensors.items()}
+    layers = [layer for one in originals for layer in one.told["layers"]]
+    return Original(tensors, {"layers": layers}) if len(originals) == count else None
 
 
 def _own(record: Record, tensors: Tensors) -> FoundLayer:

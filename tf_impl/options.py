@@ -12,6 +12,7 @@ Data = Mapping[str, Any]
 ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "linear": "identity"}
 MERGES = {"concat": "concat", "sum": "sum", "ave": "average", "mul": "multiply"}
 RECURRENT = re.compile(r"(SimpleRNN|RNN|(CuDNN)?(LSTM|GRU)|ConvLSTM[123]D)(Cell)?|Bidirectional")
+PLAIN = ("units", "activation", "use_bias", "go_backwards", "merge_mode")
 KERAS = ("keras", "keras_core", "tf_keras", "tensorflow")
 
 
@@ -86,6 +87,18 @@ def activation(cell: Data) -> str:
 def merge_mode(layer: Data) -> Any:
     """Of a `Bidirectional`; `concat` of any other."""
     return options(layer).get("merge_mode", "concat")
+
+
+def plain(item: Data) -> Data:
+    """The options of a layer that say what it computes, as they stand there; what is in no such form is left out."""
+    given = options(item)
+    found = {"class_name": item["class_name"]} | {name: given[name] for name in PLAIN if name in given}
+    if is_object(function := found.get("activation")) and function["class_name"] == "function":
+        found["activation"] = function["config"]
+    found |= {name: plain(given[name]) for name in ("layer", "backward_layer", "cell") if is_object(given.get(name))}
+    if isinstance(within := given.get("cells"), list):
+        found["cells"] = [plain(cell) for cell in within if is_object(cell)]
+    return found
 
 
 def obstacles(layer: Data) -> Iterator[str]:

@@ -23,13 +23,14 @@ from ..spec.backend import Result
 from ..spec.errors import UnsupportedError
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
 from ..spec.model import Embedding, Head, ModelSpec
-from ..spec.parameters import Weights, checked_weights, initial_weights
-from ..spec.stored import FoundLayer, Hints, StoredTensor
+from ..spec.parameters import Weights, checked_weights, initial_weights, weights_dtype
+from ..spec.stored import FoundLayer, Hints, Original, StoredTensor
 from . import architecture, options
 from .backend import full_precision
 from .configuration import PASSING, Record, chain, layers
 from .files import FILES
 from .finding import found_layers
+from .rebuilding import cells, rebuilt
 from .recurrent import merge
 
 Tensor = Any
@@ -61,9 +62,14 @@ class Anatomy:
 
 
 class PlainKeras:
-    """Keras' own objects, as they are: nothing is repaired but what stands at invalid steps, which is 0 here."""
+    """Keras' own objects, as they are: nothing is repaired but what stands at invalid steps, which is 0 here.
+
+    Attributes:
+        own_words: what `original` runs.
+    """
 
     name = "keras"
+    own_words = "the file's own configuration"
     masks = True
 
     def owns(self, model: Any) -> bool:
@@ -92,6 +98,10 @@ class PlainKeras:
         model = self.build(spec, dtype=dtype)
         model.load_weights(path)
         return model
+
+    def original(self, layer: Original, spec: ModelSpec, weights: Weights) -> Any:
+        """Layers that Keras builds from the file's own options. Raises UnsupportedError or ConformanceError."""
+        return rebuilt(layer, weights_dtype(weights))
 
     def spec_of(self, model: Any) -> ModelSpec:
         """What it is to the spec. Raises UnsupportedError for what the spec does not have, by its name."""
@@ -180,8 +190,8 @@ def _anatomy(model: Any) -> Anatomy:
     if not items:
         raise UnsupportedError(f"{model.name}: expected recurrent layers of which each reads the one below alone")
     recurrent = [_layer(model, item) for item in items]
-    cells = {record.key: _cells(layer) for record, layer in zip(layers(data).records, recurrent, strict=True)}
-    found, variables = _found(layers(data).records, cells)
+    cells_of = {record.key: _cells(layer) for record, layer in zip(layers(data).records, recurrent, strict=True)}
+    found, variables = _found(layers(data).records, cells_of)
     assert found.spec is not None
     spec = found.spec
     weights = {name: (variables[part.name], part.transposed) for name, part in found.parts.items()}
@@ -207,20 +217,17 @@ def _layer(model: Any, item: options.Data) -> Any:
 
 def _cells(layer: Any) -> list[Any]:
     """The cells of both directions. Raises UnsupportedError where they have no weights yet."""
-    sides = [layer.forward_layer, layer.backward_layer] if hasattr(layer, "forward_layer") else [layer]
-    cells = [
-        cell for side in sides for cell in getattr(getattr(side, "cell", side), "cells", [getattr(side, "cell", side)])
-    ]
-    if not layer.built or not all(hasattr(cell, "kernel") for cell in cells):
+    found = cells(layer)
+    if not layer.built or not all(hasattr(cell, "kernel") for cell in found):
         raise UnsupportedError(f"{layer.name}: has no weights yet; call it once, or build it with its input's shape")
-    return cells
+    return found
 
 
-def _found(records: list[Record], cells: Mapping[str, list[Any]]) -> tuple[FoundLayer, dict[str, Any]]:
+def _found(records: list[Record], cells_of: Mapping[str, list[Any]]) -> tuple[FoundLayer, dict[str, Any]]:
     """The one layer or stack that the layers are, and their variables by the paths of Keras' files."""
     variables: dict[str, Any] = {}
     for record in records:
-        for place, cell in zip(record.cells, cells[record.key], strict=True):
+        for place, cell in zip(record.cells, cells_of[record.key], strict=True):
             values = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else [])]
             variables |= {f"{place.path}/vars/{number}": value for number, value in enumerate(values)}
     tensors = {n: StoredTensor(Path(), 0, str(value.dtype), tuple(value.shape)) for n, value in variables.items()}

@@ -112,10 +112,18 @@ def _named(value: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
                 raise FileError(f"two tensors have the name {name!r}")
         elif id(value) not in seen:
             seen.add(id(value))
-            if isinstance(value, dict) and isinstance(mode := value.get("mode"), str) and mode in MODES:
-                told[name] = MODES[mode]
+            if mode := _mode(value):
+                told[name] = mode
             pending += reversed([(_joined(name, key), child) for key, child in _children(value)])
     return found, told
+
+
+def _mode(value: Any) -> str | None:
+    """The nonlinearity of a whole module: an RNN has a mode, an RNNCell the name itself."""
+    if not isinstance(value, dict) or "_parameters" not in value:
+        return None
+    told = [MODES.get(str(value.get("mode"))), value.get("nonlinearity")]
+    return next((name for name in told if isinstance(name, str) and name in MODES.values()), None)
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from ..spec.definitions import variant_of
 from ..spec.errors import RnnZooError, UnsupportedError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
-from ..spec.stored import WIDENED, FoundLayer, Hints, Part, StoredTensor, check_parts
+from ..spec.stored import WIDENED, FoundLayer, Hints, Original, Part, StoredTensor, check_parts
 from .naming import CORES, not_standard, plain_names, state_dict_names
 
 LAST = "\U0010ffff"  # no name goes on with it
@@ -118,7 +118,13 @@ def _layer(group: Group, nonlinearity: str | None, told: str | None) -> FoundLay
     return replace(
         found, kind=KIND if single else found.kind, spec=spec, parts=parts,
         assumed=tuple(name for name, is_assumed in assumed.items() if is_assumed),
+        original=None if single else _original(group.tensors, spec),
     )  # fmt: skip
+
+
+def _original(tensors: Mapping[str, Part], spec: ModelSpec) -> Original:
+    """What torch's own layer is to load; its options are in the names, but for the nonlinearity."""
+    return Original({name: part.tensor for name, part in tensors.items()}, {"nonlinearity": spec.nonlinearity})
 
 
 def _refusal(group: Group) -> str | None:
@@ -205,8 +211,10 @@ def _model(tensors: Mapping[str, StoredTensor], names: Mapping[str, str], prefix
         )
     parts = {canonical: Part(prefix + own, tensors[own]) for canonical, own in names.items()}
     check_parts(spec, parts)
-    standard = spec.is_core and spec.bias != "single" and not not_standard(spec)
-    return FoundLayer(prefix, f"torch.nn.{GATES[1]}" if standard else KIND, spec, parts)
+    if spec.is_core and spec.bias != "single" and not not_standard(spec):
+        own = {name: Part(prefix + name, tensor) for name, tensor in tensors.items()}
+        return FoundLayer(prefix, f"torch.nn.{GATES[1]}", spec, parts, original=_original(own, spec))
+    return FoundLayer(prefix, KIND, spec, parts)
 
 
 def _with_paths(layers: list[FoundLayer]) -> list[FoundLayer]:

@@ -7,6 +7,7 @@ bias, and the recurrent one stays 0.
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..spec.backend import Array, Result
 from ..spec.definitions import variant_of
-from ..spec.errors import InputError, UnsupportedError, listed
+from ..spec.errors import ConformanceError, InputError, UnsupportedError, listed
 from ..spec.inputs import Inputs, checked_cotangents, checked_inputs
 from ..spec.model import ModelSpec
-from ..spec.parameters import Weights, check_dtype, checked_weights, initial_weights
+from ..spec.parameters import Weights, check_dtype, checked_weights, initial_weights, weights_dtype
+from ..spec.stored import Original
 from .naming import not_standard, plain_names
 from .weights import dtype_name, model_dtype, to_array, to_tensor
 
@@ -33,9 +35,11 @@ class TorchLayers:
     Attributes:
         masks: False, as packed sequences have no holes.
         empty_rows: False, as none of them is empty.
+        own_words: what `original` runs.
     """
 
     name = "torch.nn.RNN"
+    own_words = "the file's own tensors under their own names"
     masks = False
     empty_rows = False
 
@@ -65,6 +69,23 @@ class TorchLayers:
     def owns(self, model: object) -> bool:
         """Whether it is a module of torch."""
         return isinstance(model, nn.Module)
+
+    def original(self, layer: Original, spec: ModelSpec, weights: Weights) -> nn.Module:
+        """The file's own tensors in the layer that their names tell, of the dtype of the weights that were read.
+
+        Raises:
+            ConformanceError: they do not load, or the layer is not what was read.
+        """
+        tensors = {name: to_tensor(stored.array()) for name, stored in layer.tensors.items()}
+        model = _named(tensors, layer.told["nonlinearity"], weights_dtype(weights))
+        try:
+            model.load_state_dict(tensors, strict=True)
+        except RuntimeError as error:
+            raise ConformanceError(f"the source does not load into {type(model).__name__}: {error}") from error
+        found = replace(self.spec_of(model), initializer=spec.initializer)
+        if found != spec:
+            raise ConformanceError(f"the source is {found.to_json()}, and was read as {spec.to_json()}")
+        return model
 
     def spec_of(self, model: nn.Module) -> ModelSpec:
         """What the model is. Raises UnsupportedError where it is anything but recurrent layers of the cell `rnn`."""
@@ -162,6 +183,19 @@ def _empty(spec: ModelSpec, dtype: str) -> nn.Module:
     model: Any = parts["rnn"] if spec.is_core else nn.ModuleDict(parts)
     model.to_empty(device="cpu").spec = spec
     return model
+
+
+def _named(tensors: Mapping[str, Tensor], nonlinearity: str, dtype: str) -> nn.Module:
+    """The layer that has parameters of these names, unset."""
+    ending = "_l0" if "weight_ih_l0" in tensors else ""
+    H, I = tensors[f"weight_ih{ending}"].shape  # noqa: E741 (the symbol)
+    options: dict[str, Any] = {"bias": any(name.startswith("bias") for name in tensors), "nonlinearity": nonlinearity}
+    options |= {"dtype": getattr(torch, dtype), "device": "meta"}
+    if not ending:
+        return nn.RNNCell(I, H, **options).to_empty(device="cpu")
+    forward = [name for name in tensors if name.startswith("weight_ih") and not name.endswith("_reverse")]
+    both = any(name.endswith("_reverse") for name in tensors)
+    return nn.RNN(I, H, len(forward), bidirectional=both, **options).to_empty(device="cpu")
 
 
 def _spec(model: nn.Module) -> ModelSpec:

@@ -1,5 +1,6 @@
 """`.onnx` files: the recurrent layers in anybody's, and models of this package, written for any runtime."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from ...spec.model import ModelSpec
 from ...spec.naming import KIND
 from ...spec.sandbox import examined
 from ...spec.stored import SIZES, FoundFile, FoundLayer, Hints, Part, StoredTensor, check_parts
-from .graph import Graph, graph_of, inner_nodes
+from .graph import Graph, graph_of, inner_nodes, operators
 from .model import places, tensors
 from .nodes import is_recurrent, read_node
 from .stacks import joined
 from .writing import too_large, write_model
 
 LAYERS = 2**12  # recurrent nodes of a model
+OF_TORCH = re.compile(r"(?P<prefix>|.*\.)(weight|bias)_(ih|hh)(_l\d+(_reverse)?)?")
+STEPS = "the exporter wrote its steps one by one, without a node that tells what the layer is"
+WAY_OUT = "export it with torch.onnx.export(..., dynamo=False), or convert the state dict"
 CORE = ("variant", "input_size", "hidden_size", "num_layers", "nonlinearity", "merge")
 
 
@@ -62,15 +66,16 @@ class OnnxFiles:
 
 def found_in(path: Path, data: Mapping[str, Any], hints: Hints = NO_HINTS) -> FoundFile:
     """What a decoded model holds. Raises FileError."""
-    graph = graph_of(path, data["graph"])
+    graph = graph_of(path, data)
     layers = [*joined(graph, _layers(graph)), *_inner_layers(data)]
+    layers += [] if layers else _unrolled(graph)
     texts = {entry.get("key"): entry.get("value", "") for entry in data.get("metadata_props", ())}
     own, record = read_envelope(texts[KEY], str(path)) if KEY in texts else (None, None)
     if spec := hints.spec or own:
         whole = _whole(graph, layers, spec)
         layers = [whole] if not whole.refusal else [whole, *layers] if own else layers
     used = {part.name for layer in layers for part in layer.parts.values()}
-    return FoundFile("ONNX model", tuple(layers), _rest(graph, used), _facts(data), own, record)
+    return FoundFile("ONNX model", tuple(layers), _rest(graph, used), _facts(data, bool(layers)), own, record)
 
 
 def _layers(graph: Graph) -> dict[int, FoundLayer]:
@@ -94,17 +99,25 @@ def _inner_layers(data: Mapping[str, Any]) -> Iterator[FoundLayer]:
             yield FoundLayer(f"{where}/{node.name or node.kind}", f"ONNX {node.kind}", refusal=reason)
 
 
+def _unrolled(graph: Graph) -> Iterator[FoundLayer]:
+    """Layers of torch whose steps an exporter wrote one by one: of them the names of some weights are left."""
+    names = (match["prefix"] for match in map(OF_TORCH.fullmatch, graph.constants) if match)
+    for prefix in dict.fromkeys(names):
+        yield FoundLayer(prefix.removesuffix("."), "a recurrent layer of torch", refusal=f"{STEPS}; {WAY_OUT}")
+
+
 def _whole(graph: Graph, layers: list[FoundLayer], spec: ModelSpec) -> FoundLayer:
     """The model as this package lays it out; refused where the graph is not what the spec says."""
     try:
-        if not any(_same_core(layer, spec) for layer in layers):
+        core = next((layer for layer in layers if _same_core(layer, spec)), None)
+        if core is None:
             raise WeightError("the nodes compute something else")
         parts = _parts(graph, spec)
         check_parts(spec, parts)
     except WeightError as error:
         reason = f"it is not the model that rnnzoo wrote: {error}; convert its nodes by their names"
         return FoundLayer("", KIND, refusal=reason)
-    return FoundLayer("", KIND, spec, parts)
+    return FoundLayer("", KIND, spec, parts, original=core.original if spec.is_core else None)
 
 
 def _parts(graph: Graph, spec: ModelSpec) -> dict[str, Part]:
@@ -132,14 +145,15 @@ def _rest(graph: Graph, used: set[str]) -> dict[str, StoredTensor]:
     return {name: tensor for name, tensor in found.items() if tensor.dtype in SIZES and tensor.shape}
 
 
-def _facts(data: Mapping[str, Any]) -> dict[str, str]:
-    opsets = {entry.get("domain", ""): entry.get("version", 0) for entry in data.get("opset_import", ())}
+def _facts(data: Mapping[str, Any], is_found: bool) -> dict[str, str]:
+    unrolled = not is_found and data.get("producer_name") == "pytorch"
     loops = sum(node.get("op_type") in ("Loop", "Scan") for node in data["graph"].get("node", ()))
     dropout = sum(node.get("op_type") == "Dropout" for node in data["graph"].get("node", ()))
     return {
         "producer": f"{data.get('producer_name', '')} {data.get('producer_version', '')}".strip() or "unknown",
-        "opset": str(opsets.get("", opsets.get("ai.onnx", "none"))),
+        "opset": str(operators(data) or "none"),
         **({"dropout": f"{dropout} nodes, which do not act in inference"} if dropout else {}),
+        **({"steps": f"a recurrent layer of torch is not found where {STEPS}: {WAY_OUT}"} if unrolled else {}),
         **({"loops": f"{loops}: recurrent layers written as Loop or Scan are not recognised"} if loops else {}),
     }
 

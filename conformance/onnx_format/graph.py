@@ -21,7 +21,8 @@ STEPS, READ = 32, 2**16  # nodes from a value to its origin; numbers of a consta
 class Node(NamedTuple):
     """A node: its kind with its domain where that is not ONNX' own; the names of its values, an absent one empty.
 
-    As an input, what an Identity gives has the name of what it was given.
+    As an input, what an Identity gives has the name of what it was given; `written` has the names in the file.
+    `extent` is where the node is in the file: offset and length.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Decoded
+    written: tuple[str, ...] = ()
+    extent: tuple[int, int] = (0, 0)
 
     def input(self, index: int) -> str:
         """The name of an input; empty where it is left out."""
@@ -56,10 +59,12 @@ class Graph:
         constants: decoded tensors by name.
         given: names of values from outside.
         makers: by a value's name the node that gives it.
+        operators: the version of ONNX' own; 0 where the file says none.
     """
 
     path: Path
     given: frozenset[str]
+    operators: int = 0
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Decoded] = field(default_factory=dict)
     makers: dict[str, Node] = field(default_factory=dict)
@@ -97,9 +102,10 @@ class Graph:
         return tensor is not None and tensor.dtype in SIZES and tensor.count <= READ and not tensor.array().any()
 
 
-def graph_of(path: Path, data: Decoded) -> Graph:
+def graph_of(path: Path, model: Decoded) -> Graph:
     """The graph of a decoded model. Raises FileError where two values have one name."""
-    graph = Graph(path, frozenset(value.get("name", "") for value in data.get("input", ())))
+    data = model["graph"]
+    graph = Graph(path, frozenset(value.get("name", "") for value in data.get("input", ())), operators(model))
     for tensor in data.get("initializer", ()):
         _name(graph, tensor.get("name", ""), graph.constants, tensor)
     same: dict[str, str] = {}
@@ -115,6 +121,12 @@ def graph_of(path: Path, data: Decoded) -> Graph:
             same[node.output(0)] = node.input(0)
         graph.nodes.append(node)
     return graph
+
+
+def operators(model: Decoded) -> int:
+    """The version of ONNX' own operators that a model is written in; 0 where it says none."""
+    versions = {entry.get("domain", ""): entry.get("version", 0) for entry in model.get("opset_import", ())}
+    return int(versions.get("", versions.get("ai.onnx", 0)))
 
 
 def inner_nodes(model: Decoded) -> Iterator[tuple[str, Node]]:
@@ -137,10 +149,13 @@ def _in_bodies(nodes: Decoded, where: str = "") -> Iterator[tuple[str, Node]]:
 
 def _node(entry: Decoded, same: Mapping[str, str]) -> Node:
     attributes = {attribute.get("name", ""): _value(attribute) for attribute in entry.get("attribute", ())}
-    inputs = tuple(same.get(name, name) for name in entry.get("input", ()))
+    written = tuple(entry.get("input", ()))
+    inputs = tuple(same.get(name, name) for name in written)
     kind, domain = entry.get("op_type", ""), entry.get("domain", "")
-    kind = kind if domain in STANDARD else f"{domain}.{kind}"
-    return Node(entry.get("name", ""), kind, domain, inputs, tuple(entry.get("output", ())), attributes)
+    kind, extent = kind if domain in STANDARD else f"{domain}.{kind}", tuple(entry["extent"])
+    return Node(
+        entry.get("name", ""), kind, domain, inputs, tuple(entry.get("output", ())), attributes, written, extent
+    )
 
 
 def _value(attribute: Decoded) -> Any:

@@ -14,7 +14,7 @@ from ...spec.errors import BackendError, UnsupportedError
 from ...spec.inputs import Inputs, checked_inputs
 from ...spec.model import ModelSpec
 from ...spec.parameters import Weights, checked_weights, initial_weights
-from ...spec.stored import StoredWeights
+from ...spec.stored import Original, StoredWeights
 from ..precision import CANCELLING
 from .files import FILES
 
@@ -48,6 +48,7 @@ class OnnxRuntime:
         masks: False, as an RNN node takes lengths.
         precisions: what a proof allows for, as its tanh has an absolute error near 0.
         target: by which `load_backend` finds it.
+        own_words: what `original` runs.
     """
 
     name = "onnxruntime"
@@ -55,6 +56,7 @@ class OnnxRuntime:
     masks = False
     precisions: Mapping[str, str] = {"float32": CANCELLING}
     holds_weights = False
+    own_words = "the file's own nodes"
     target = f"{__name__}:BACKEND"
     final_state = "final_state"  # the output of the graph that is taken for it
 
@@ -75,6 +77,16 @@ class OnnxRuntime:
         """The file that `FILES.write` wrote, as it is. Raises FileError or WeightError."""
         weights = checked_weights(spec, StoredWeights(FILES.find(path).layers[0].parts), "float32")
         return OnnxModel(spec, weights, self.opened(path), self.target)
+
+    def original(self, layer: Original, spec: ModelSpec, weights: Weights) -> OnnxModel:
+        """The file's own nodes, as they are, in a graph that feeds them. Raises UnsupportedError."""
+        from .assembling import assembled  # which needs onnx, as nothing else here does to read or run
+
+        try:
+            session = self.opened(assembled(layer))
+        except Exception as error:  # onnxruntime and protobuf have no root of their errors
+            raise UnsupportedError(f"onnxruntime does not take its nodes: {error}") from error
+        return OnnxModel(spec, weights, session, self.target)
 
     def to_spec(self, model: OnnxModel) -> Weights:
         """A copy of the weights under their canonical names."""

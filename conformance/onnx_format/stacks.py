@@ -7,6 +7,7 @@ from dataclasses import replace
 from ...spec.definitions import variant_of
 from ...spec.model import ModelSpec
 from ...spec.stored import FoundLayer
+from .excerpt import excerpt
 from .graph import Graph
 from .trails import Trails, input_view, trails
 
@@ -18,8 +19,22 @@ def joined(graph: Graph, layers: Layers) -> list[FoundLayer]:
     directions = {index: layer.spec.num_directions for index, layer in layers.items() if layer.spec}
     found = trails(graph, directions)
     merged = {index: _merged(layer, found.merges(index)) for index, layer in layers.items()}
-    stacks = (_stack(merged, members, merge) for members, merge in _chains(graph, merged, found))
-    return [*merged.values(), *filter(None, stacks)]
+    alone = [_with_original(graph, layer, [index], found) for index, layer in merged.items()]
+    chains = [(_members(merged, *chain), chain[1]) for chain in _chains(graph, merged, found)]
+    stacks = [
+        _with_original(graph, _stack([merged[index] for index in members], merge), members, found)
+        for members, merge in chains if len(members) > 1
+    ]  # fmt: skip
+    return [*alone, *stacks]
+
+
+def _with_original(graph: Graph, layer: FoundLayer, members: list[int], found: Trails) -> FoundLayer:
+    """The layer with what a runtime runs of the file."""
+    if layer.spec is None:
+        return layer
+    told = layer.spec.num_directions == 2 and not layer.assumed
+    merged = found.merged(members[-1], layer.spec.merge) if told else None
+    return replace(layer, original=excerpt(graph, members, layer.spec.merge, merged))
 
 
 def _merged(layer: FoundLayer, merges: set[str]) -> FoundLayer:
@@ -57,14 +72,14 @@ def _fits(graph: Graph, layers: Layers, lower: int, upper: int, merge: str) -> b
     return alike and second.input_size == first.output_size and len(dtypes) == 1
 
 
-def _stack(layers: Layers, members: list[int], merge: str) -> FoundLayer | None:
-    """The stack; without the top layer where that merges in another way. None where nothing is left to stack."""
+def _members(layers: Layers, members: list[int], merge: str) -> list[int]:
+    """The layers of a stack: without the top one where that merges in another way."""
     top = layers[members[-1]]
-    if len(members) > 1 and top.spec and not top.assumed and top.spec.merge != merge:
-        members = members[:-1]
-    if len(members) < 2:
-        return None
-    chain = [layers[index] for index in members]
+    other = len(members) > 1 and top.spec and not top.assumed and top.spec.merge != merge
+    return members[:-1] if other else members
+
+
+def _stack(chain: list[FoundLayer], merge: str) -> FoundLayer:
     return FoundLayer(
         f"{chain[0].path}..{chain[-1].path}", f"{len(chain)} x {chain[0].kind}", _stacked_spec(chain, merge),
         {name.replace("layers.0", f"layers.{number}"): part for number, layer in enumerate(chain)

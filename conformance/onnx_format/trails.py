@@ -53,6 +53,13 @@ class Trails:
         ends = (view for name, view in self.views.items() if view.source == source and name not in self.followed)
         return {view.state for view in ends if view.state in MERGES}
 
+    def merged(self, source: int, merge: str) -> tuple[str, tuple[str, ...]] | None:
+        """The name and the axes of a value in which both directions of a node are merged in that way, if any."""
+        for name, view in self.views.items():
+            if (view.source, view.state) == (source, merge) and DIRECTION not in view.axes:
+                return name, view.axes
+        return None
+
 
 def trails(graph: Graph, directions: Mapping[int, int]) -> Trails:
     """Follow the outputs of some nodes, given how many directions each has."""

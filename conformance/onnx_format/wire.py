@@ -13,6 +13,7 @@ from ...spec.errors import FileError
 FIELDS, TEXT, DEPTH = 2**18, 2**24, 32  # parts of a file, bytes of their texts, messages within messages
 LISTED = 2**10  # bytes of a packed list; a longer one is left out
 WINDOW = 2**16
+PLACED = ("node", "tensor")  # messages of which is said where they are, as `extent` (offset and length)
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, which ONNX has none of
 
 
@@ -83,7 +84,7 @@ class _Decoder:
         """The fields that are known of a message at these offsets."""
         self.depth = self._left("levels", self.depth, 1)
         known = MESSAGES[kind]
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"extent": [at, end - at]} if kind in PLACED else {}
         while at < end:
             self.fields = self._left("parts", self.fields, 1)
             key, at = self._varint(at, end)
