@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from ..spec.errors import ConformanceError, InputError, RnnZooError, Unsupported
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters
-from ..spec.stored import Array, FoundFile, FoundLayer, Hints, Part, StoredWeights
+from ..spec.stored import FoundFile, FoundLayer, Hints, Part, StoredWeights
+from ..spec.streaming import Rows, rows_of
 from .adapting import adapted, origins
 from .formats import ONNX, Format, chosen, contents, convertible, find, format_of, suffix_of
 from .proof import NOT_RUN, Half, Proof, proven
@@ -198,11 +200,6 @@ def _converted(
     )  # fmt: skip
 
 
-def sha256(array: Array) -> str:
-    """Of the bytes of an array in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-
-
 def _check_target(target: Path, plain: bool) -> Format:
     """The format of the target. Raises UnsupportedError or InputError where nothing is written in it."""
     form, suffix = format_of(target), suffix_of(target)
@@ -246,9 +243,18 @@ def _parts(path: Path, spec: ModelSpec, prefix: str) -> dict[str, Part]:
 
 def _moved(name: str, given: Contents, kept: Contents, part: Part) -> Moved:
     """A row of the report. Raises ConformanceError where the target has other numbers than the source."""
-    array = kept.weights[name]
-    written = sha256(array)
-    if sha256(part.array()) != written:
+    with ThreadPoolExecutor(2) as pool:
+        (written, finite), (found, _) = pool.map(_digest, (rows_of(kept.weights, name), part.rows()))
+    if found != written:
         raise ConformanceError(f"weight {name}: reads back from the target with other numbers")
-    finite = not array.size or bool(np.isfinite(array.max()) and np.isfinite(array.min()))
     return Moved(name, tuple(origins(given, kept, name)), part, written, finite)
+
+
+def _digest(rows: Rows) -> tuple[str, bool]:
+    """SHA-256 of the bytes of an array in C order, and whether all its numbers are finite."""
+    found, finite = hashlib.sha256(), True
+    for start, stop in rows.pieces():
+        data = rows.data(start, stop)
+        found.update(data.data)
+        finite = finite and bool(np.isfinite(data.view(np.dtype(rows.dtype).newbyteorder("<"))).all())
+    return found.hexdigest(), finite

@@ -48,7 +48,7 @@ def _add(archive: zipfile.ZipFile, name: str, rows: Rows) -> None:
 
     def write(file: BinaryIO) -> int:
         file.write(start)
-        return joined(zlib.crc32(start), write_rows(file, rows), rows.nbytes)
+        return joined(zlib.crc32(start), write_rows(file, rows, summed=True), rows.nbytes)
 
     add_member(archive, zipfile.ZipInfo(f"{name}.npy"), len(start) + rows.nbytes, write, large=True)
 

@@ -108,10 +108,10 @@ class StoredTensor:
         return self.is_run and WIDENED[self.dtype] == self.dtype and not self.big_endian
 
     def check(self, crc: int) -> None:
-        """Raises FileError where the CRC-32 of all numbers is not that of the file."""
-        if self.checksum is not None:
-            before, expected = self.checksum
-            self._check(joined(before, crc, self.count * SIZES[self.dtype]), expected)
+        """Raises FileError where the CRC-32 of all numbers is not that of the archive."""
+        assert self.checksum is not None
+        before, expected = self.checksum
+        self._check(joined(before, crc, self.count * SIZES[self.dtype]), expected)
 
     def _check(self, crc: int, expected: int) -> None:
         if crc != expected:
@@ -212,7 +212,7 @@ class Part:
         def read(start: int, stop: int) -> Array:
             return tensor.numbers(first + start * width, (stop - start) * width).reshape(-1, *shape[1:])
 
-        return Rows(WIDENED[tensor.dtype], shape, read, tensor.check)
+        return Rows(WIDENED[tensor.dtype], shape, read, tensor.check if tensor.checksum else None)
 
     def _first(self) -> int:
         """At which number of the tensor the weight starts."""

@@ -95,7 +95,7 @@ def _fill(target: BinaryIO, empty: BinaryIO, places: list[tuple[int, Row]], cont
     for offset, row in places:
         total = _between(target, empty.read(offset - empty.tell()), total)
         rows = rows_of(contents.weights, row.name, transposed=row.transposed)
-        total = joined(total, write_rows(target, rows), rows.nbytes)
+        total = joined(total, write_rows(target, rows, summed=True), rows.nbytes)
         empty.seek(rows.nbytes, os.SEEK_CUR)
     return _between(target, empty.read(), total)
 

@@ -56,7 +56,7 @@ def _add(archive: zipfile.ZipFile, name: str, rows: Rows) -> None:
     start = archive.start_dir + LOCAL_HEADER.size + len(info.filename) + (20 if large else 0)
     padding = -(start + 4) % ALIGNMENT
     info.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)  # as torch itself pads
-    add_member(archive, info, rows.nbytes, lambda file: write_rows(file, rows), large=large)
+    add_member(archive, info, rows.nbytes, lambda file: write_rows(file, rows, summed=True), large=large)
 
 
 def pickled(value: Any) -> bytes:
