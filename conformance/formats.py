@@ -96,8 +96,8 @@ def find(path: Path, hints: Hints = NO_HINTS) -> tuple[Format, FoundFile]:
         used = (part.name for layer in found.layers for part in layer.parts.values())
         check_names(path, [*(layer.path for layer in found.layers), *used, *found.rest])
         return form, found
-    except WeightError as error:
-        raise error if str(error).startswith(f"{path}") else WeightError(f"{path}: {error}") from error
+    except (FileError, WeightError) as error:
+        raise error if str(error).startswith(f"{path}") else type(error)(f"{path}: {error}") from error
 
 
 def _found(path: Path, form: Format, hints: Hints) -> tuple[Format, FoundFile]:

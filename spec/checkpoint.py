@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,6 +20,7 @@ from .run_state import PREFIX, RunState, check_keys, content_digest
 from .safetensors_format import read_header, read_shards, write_safetensors
 from .stored import FoundFile, Hints, LazyWeights, StoredTensor
 from .streaming import rows_of
+from .temporary import temporary_folder
 
 KEY = "rnnzoo"
 SUFFIX = ".safetensors"
@@ -224,20 +223,15 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, replace: bool
     """
     target = Path(os.path.realpath(path))
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".rnnzoo-", dir=target.parent))
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
-    temporary = folder / path.name
-    try:
-        write(temporary)
-        _sync(temporary)
-        _rename(temporary, target, replace)
+        with temporary_folder(target.parent) as folder:
+            temporary = folder / path.name
+            write(temporary)
+            _sync(temporary)
+            _rename(temporary, target, replace)
     except FileExistsError as error:
         raise FileError(f"{path}: exists by now; pass --force to replace it") from error
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # the file is there; some file systems cannot sync a folder
         _sync(target.parent)
 

@@ -8,7 +8,7 @@ from .definitions import variant_of
 from .errors import RnnZooError
 from .model import ModelSpec
 from .parameters import parameters
-from .stored import FoundLayer, Hints, Part, StoredTensor, check_parts
+from .stored import FoundLayer, Hints, Part, StoredTensor, check_count, check_parts
 
 KIND = "rnnzoo"
 NAME = re.compile(
@@ -33,6 +33,7 @@ def canonical_layers(tensors: Mapping[str, StoredTensor], hints: Hints) -> tuple
     for name, tensor in tensors.items():
         if match := NAME.fullmatch(name):
             groups.setdefault(match["prefix"], {})[name.removeprefix(match["prefix"])] = Part(name, tensor)
+    check_count(len(groups))
     layers = [_layer(prefix.removesuffix("."), parts, hints) for prefix, parts in groups.items()]
     own = {part.name for parts in groups.values() for part in parts.values()}
     return layers, [name for name in tensors if name not in own]

@@ -10,6 +10,7 @@ import os
 import resource
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _limit() -> None:
 
 def main() -> None:
     """Answer the request on standard input; nothing that a library prints gets into the answer."""
+    warnings.simplefilter("ignore")  # over what is odd in a file
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     request = json.load(sys.stdin)

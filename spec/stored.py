@@ -24,7 +24,8 @@ Array = NDArray[Any]
 WIDENED = {"bfloat16": "float32", "float16": "float32", "float32": "float32", "float64": "float64"}
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}  # bytes
 MAXIMUM_NAME = 1024  # characters
-MAXIMUM_DEFLATED = 2**26  # bytes of a tensor that stands compressed in a file
+MAXIMUM_FOUND = 2**11
+MAXIMUM_DEFLATED = 2**26  # bytes that a tensor takes which stands compressed in a file
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,21 @@ class StoredTensor:
     def _inflated(self, size: int) -> bytes:
         assert self.deflated is not None
         stored, skipped = self.deflated
-        if size > MAXIMUM_DEFLATED:
+        taken = self.count * np.dtype(WIDENED[self.dtype]).itemsize
+        if taken > MAXIMUM_DEFLATED:
             raise FileError(
-                f"{self.path}: expected a compressed tensor of at most {MAXIMUM_DEFLATED:,} bytes, got {size:,}; "
+                f"{self.path}: expected a compressed tensor of at most {MAXIMUM_DEFLATED:,} bytes, got {taken:,}; "
                 "write it without compression"
             )
+        inflating = zlib.decompressobj(-zlib.MAX_WBITS)
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(stored), skipped + size)
-        if len(data) < skipped + size:
+            most = skipped + size + (size >> 8) + 2**16  # bytes that deflate makes of as many
+            start = inflating.decompress(file.read(min(stored, most)), skipped)
+        data = inflating.decompress(inflating.unconsumed_tail, size)
+        if len(start) < skipped or len(data) < size:
             raise FileError(f"{self.path}: the compressed tensor at byte {self.offset:,} ends too early")
-        return data[skipped:]
+        return data
 
 
 @dataclass(frozen=True)
@@ -256,6 +261,12 @@ def check_names(path: Path, names: Iterable[str]) -> None:
             raise FileError(
                 f"{path}: expected names of at most {MAXIMUM_NAME:,} printable characters, got {name[:40]!r}"
             )
+
+
+def check_count(layers: int) -> None:
+    """Raises FileError where a file has more recurrent layers or cells than any honest one."""
+    if layers > MAXIMUM_FOUND:
+        raise FileError(f"expected at most {MAXIMUM_FOUND:,} recurrent layers in a file, got {layers:,}")
 
 
 class LazyWeights(Mapping[str, Array], ABC):

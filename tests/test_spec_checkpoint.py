@@ -4,9 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +29,7 @@ from rnnzoo.spec import (
     save,
 )
 from rnnzoo.spec.errors import FileError, RnnZooError, WeightError
+from rnnzoo.spec.temporary import sweep
 
 GOLDEN = Path(__file__).parent / "golden" / "version_1.safetensors"
 GOLDEN_SPEC = ModelSpec(
@@ -272,6 +277,41 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
         checkpoint.write_atomically(path, write)
     assert [found.name for found in tmp_path.iterdir()] == ["a.npz"]
     assert path.read_bytes() == b"old"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rnnzoo.spec import checkpoint
+def write(path):
+    path.write_bytes(b"half")
+    print(path.parent.name, flush=True)
+    {then}
+checkpoint.write_atomically(Path({path!r}), write)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, fresh_python: Callable[..., Any]) -> None:
+    path = tmp_path / "a.npz"
+    killed = fresh_python(KILLED.format(path=str(path), then="os.kill(os.getpid(), signal.SIGKILL)"))
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / killed.stdout.strip() / "a.npz").exists()
+    (tmp_path / ".rnnzoo-link").symlink_to(tmp_path / "empty")
+    (tmp_path / ".rnnzoo-file").write_bytes(b"somebody's")
+    checkpoint.write_atomically(path, lambda temporary: temporary.write_bytes(b"whole") and None)
+    assert {one.name for one in tmp_path.iterdir()} == {"a.npz", "empty", ".rnnzoo-link", ".rnnzoo-file"}
+
+
+def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+    command = KILLED.format(path=str(tmp_path / "a.npz"), then="sys.stdin.read()")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin and other.stdout
+        folder = tmp_path / other.stdout.readline().strip()
+        sweep(tmp_path)
+        assert (folder / "a.npz").exists()
+        other.stdin.close()
+    assert other.returncode == 0 and [one.name for one in tmp_path.iterdir()] == ["a.npz"]
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..spec.errors import FileError
+from ..spec.stored import check_count
 from . import options
 from .options import Data, is_object, name_of, snake_case
 
@@ -109,6 +110,7 @@ def layers(data: Any) -> Layers:
     found = Layers()
     if is_object(data):
         _visit(found, data, "", (), 0)
+    check_count(sum(max(1, len(record.cells)) for record in found.records))
     sequences = {record.key for record in found.records if record.sequences}
     for number, record in enumerate(found.records):
         after = found.before.get(record.key, "")
@@ -180,13 +182,16 @@ def _before(kind: str, children: list[tuple[Data, str]]) -> dict[str, str]:
         direct = {key: before for (_, before), (_, key) in pairwise(children)}
     else:
         direct = {key: keys.get(_only_input(item) or "", "") for item, key in children}
+    ends: dict[str, str] = {}  # of layers that do nothing: what stands before all of them
     found = {}
     for key, source in direct.items():
-        for _ in children:
-            if classes.get(source) not in PASSING:
-                break
+        passed = []
+        while classes.get(source) in PASSING and source not in ends:
+            ends[source] = ""  # unless it is found to be another: some read themselves
+            passed.append(source)
             source = direct.get(source, "")
-        found[key] = source
+        found[key] = ends.get(source, source)
+        ends |= dict.fromkeys(passed, found[key])
     return found
 
 

@@ -8,7 +8,7 @@ from ..spec.definitions import variant_of
 from ..spec.errors import RnnZooError, SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import parameters
-from ..spec.stored import FoundLayer, Hints, Original, Part, StoredTensor, check_parts
+from ..spec.stored import FoundLayer, Hints, Original, Part, StoredTensor, check_count, check_parts
 from .configuration import Record
 from .naming import NamedCell, cells, in_order, layer_of, located, plain_place, spoken
 from .weights import place
@@ -36,7 +36,9 @@ def found_layers(
     """
     known = {record.key: record for record in records}
     groups: dict[str, Sides] = {key: {} for key in known}
-    by_path = located(cells(tensors), known.values())
+    named = cells(tensors)
+    check_count(len(named))
+    by_path = located(named, known.values())
     keys = {cell.path: record.key for record in known.values() for cell in record.cells}
     for path in in_order(by_path):
         key, side = layer_of(path)
@@ -146,8 +148,8 @@ def _stacks(layers: Mapping[str, FoundLayer], after: Mapping[str, str]) -> list[
         key: before for key, before in after.items()
         if key != before and {key, before} <= set(layers) and _fit(layers[before], layers[key])
     }  # fmt: skip
-    found = []
-    for top in [key for key in below if key not in below.values()]:
+    found, inner = [], set(below.values())
+    for top in [key for key in below if key not in inner]:
         chain = [top]
         while chain[0] in below and len(chain) < len(layers):
             chain.insert(0, below[chain[0]])

@@ -55,7 +55,7 @@ def write(path: Path, contents: Contents, *, plain: bool, prefix: str) -> None:
     )
     texts = {CONFIG: json.dumps(model), METADATA: json.dumps({"keras_version": "3"}), OWN: text}
     with (
-        tempfile.TemporaryDirectory(prefix=".rnnzoo-", dir=path.parent) as folder,
+        tempfile.TemporaryDirectory(prefix=".keras-", dir=path.parent) as folder,
         zipfile.ZipFile(path, "w") as archive,
     ):
         empty = Path(folder, WEIGHTS)

@@ -10,10 +10,11 @@ from ..spec.definitions import variant_of
 from ..spec.errors import RnnZooError, UnsupportedError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
-from ..spec.stored import WIDENED, FoundLayer, Hints, Original, Part, StoredTensor, check_parts
+from ..spec.stored import WIDENED, FoundLayer, Hints, Original, Part, StoredTensor, check_count, check_parts
 from .naming import CORES, not_standard, plain_names, state_dict_names
 
 LAST = "\U0010ffff"  # no name goes on with it
+SURPLUS = 1000  # tensors beside a model whose names are told
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel, and of torch.compile
 GATES: Mapping[float, str] = {1: "RNN", 3: "GRU", 4: "LSTM"}  # blocks of H rows in a recurrent weight
 NAME = re.compile(
@@ -39,6 +40,7 @@ def layers_in(
         UnsupportedError: it is an LSTM or a GRU.
     """
     groups = _groups(tensors)
+    check_count(len(groups))
     layers = _models(tensors, groups, hints.spec) if hints.spec else [
         _layer(group, hints.nonlinearity, (told or {}).get(group.prefix.removesuffix("."))) for group in groups
     ]  # fmt: skip
@@ -181,6 +183,8 @@ def _models(tensors: Mapping[str, StoredTensor], groups: list[Group], spec: Mode
             below = own[bisect_left(own, prefix) : bisect_left(own, prefix + LAST)]
             try:
                 _check_cell(group, spec)
+                if len(below) > len(names) + SURPLUS:  # to look at all of them below each of many prefixes takes long
+                    raise WeightError(f"{len(below):,} tensors below {prefix!r}, expected {len(names):,}")
                 there = {name.removeprefix(prefix): tensors[name] for name in below}
                 found[prefix] = _model(there, names, prefix, spec)
             except (WeightError, UnsupportedError) as error:

@@ -18,7 +18,8 @@ def joined(graph: Graph, layers: Layers) -> list[FoundLayer]:
     """The layers with their merges, and behind them the stacks that they make up."""
     directions = {index: layer.spec.num_directions for index, layer in layers.items() if layer.spec}
     found = trails(graph, directions)
-    merged = {index: _merged(layer, found.merges(index)) for index, layer in layers.items()}
+    merges = found.merges()
+    merged = {index: _merged(layer, merges.get(index, set())) for index, layer in layers.items()}
     alone = [_with_original(graph, layer, [index], found) for index, layer in merged.items()]
     chains = [(_members(merged, *chain), chain[1]) for chain in _chains(graph, merged, found)]
     stacks = [

@@ -48,10 +48,13 @@ class Trails:
     views: dict[str, View] = field(default_factory=dict)
     followed: set[str] = field(default_factory=set)
 
-    def merges(self, source: int) -> set[str]:
-        """In which ways the directions of a node were merged in the end."""
-        ends = (view for name, view in self.views.items() if view.source == source and name not in self.followed)
-        return {view.state for view in ends if view.state in MERGES}
+    def merges(self) -> dict[int, set[str]]:
+        """In which ways the directions of each node were merged in the end."""
+        found: dict[int, set[str]] = {}
+        for name, view in self.views.items():
+            if name not in self.followed and view.state in MERGES:
+                found.setdefault(view.source, set()).add(view.state)
+        return found
 
     def merged(self, source: int, merge: str) -> tuple[str, tuple[str, ...]] | None:
         """The name and the axes of a value in which both directions of a node are merged in that way, if any."""
