@@ -12,6 +12,7 @@ from .graph import Graph
 from .trails import Trails, input_view, trails
 
 Layers = Mapping[int, FoundLayer]  # by place in the graph
+Values = Mapping[tuple[int, str], tuple[str, tuple[str, ...]]]
 
 
 def joined(graph: Graph, layers: Layers) -> list[FoundLayer]:
@@ -20,21 +21,22 @@ def joined(graph: Graph, layers: Layers) -> list[FoundLayer]:
     found = trails(graph, directions)
     merges = found.merges()
     merged = {index: _merged(layer, merges.get(index, set())) for index, layer in layers.items()}
-    alone = [_with_original(graph, layer, [index], found) for index, layer in merged.items()]
+    values = found.merged()
+    alone = [_with_original(graph, layer, [index], values) for index, layer in merged.items()]
     chains = [(_members(merged, *chain), chain[1]) for chain in _chains(graph, merged, found)]
     stacks = [
-        _with_original(graph, _stack([merged[index] for index in members], merge), members, found)
+        _with_original(graph, _stack([merged[index] for index in members], merge), members, values)
         for members, merge in chains if len(members) > 1
     ]  # fmt: skip
     return [*alone, *stacks]
 
 
-def _with_original(graph: Graph, layer: FoundLayer, members: list[int], found: Trails) -> FoundLayer:
+def _with_original(graph: Graph, layer: FoundLayer, members: list[int], values: Values) -> FoundLayer:
     """The layer with what a runtime runs of the file."""
     if layer.spec is None:
         return layer
     told = layer.spec.num_directions == 2 and not layer.assumed
-    merged = found.merged(members[-1], layer.spec.merge) if told else None
+    merged = values.get((members[-1], layer.spec.merge)) if told else None
     return replace(layer, original=excerpt(graph, members, layer.spec.merge, merged))
 
 

@@ -56,12 +56,13 @@ class Trails:
                 found.setdefault(view.source, set()).add(view.state)
         return found
 
-    def merged(self, source: int, merge: str) -> tuple[str, tuple[str, ...]] | None:
-        """The name and the axes of a value in which both directions of a node are merged in that way, if any."""
+    def merged(self) -> dict[tuple[int, str], tuple[str, tuple[str, ...]]]:
+        """By a node and a way to merge, the name and the axes of the first value in which it has its directions so."""
+        found: dict[tuple[int, str], tuple[str, tuple[str, ...]]] = {}
         for name, view in self.views.items():
-            if (view.source, view.state) == (source, merge) and DIRECTION not in view.axes:
-                return name, view.axes
-        return None
+            if DIRECTION not in view.axes:
+                found.setdefault((view.source, view.state), (name, view.axes))
+        return found
 
 
 def trails(graph: Graph, directions: Mapping[int, int]) -> Trails:
