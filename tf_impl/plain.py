@@ -107,9 +107,13 @@ class PlainKeras:
         """What it is to the spec. Raises UnsupportedError for what the spec does not have, by its name."""
         return _anatomy(model).spec
 
+    def variables(self, model: Any) -> dict[str, tuple[Any, bool]]:
+        """The Keras variables by canonical name, and whether each is transposed. Raises UnsupportedError."""
+        return _anatomy(model).variables
+
     def to_spec(self, model: Any) -> Weights:
         """A copy of the weights under their canonical names."""
-        found = _anatomy(model).variables.items()
+        found = self.variables(model).items()
         return {name: _array(variable.value, transposed) for name, (variable, transposed) in found}
 
     def from_spec(self, model: Any, weights: Mapping[str, ArrayLike], *, cast: bool = False) -> None:

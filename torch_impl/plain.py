@@ -92,12 +92,12 @@ class TorchLayers:
 
     def to_spec(self, model: nn.Module) -> Weights:
         """A copy of the weights under their canonical names."""
-        return {name: to_array(parameter) for name, parameter in self._parameters(model).items()}
+        return {name: to_array(parameter) for name, parameter in self.parameters(model).items()}
 
     def from_spec(self, model: nn.Module, weights: Mapping[str, ArrayLike], *, cast: bool = False) -> None:
         """Set all weights. Raises WeightError."""
         checked = checked_weights(self.spec_of(model), weights, model_dtype(model), cast=cast)
-        own = self._parameters(model)
+        own = self.parameters(model)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.zero_()
@@ -146,7 +146,7 @@ class TorchLayers:
             outputs=outputs_cotangent, final_state=final_state_cotangent, scores=scores_cotangent,
         )  # fmt: skip
         x, state = _tensors(model, spec, given)
-        leaves = {**self._parameters(model), **({} if spec.embedding else {"inputs": x}), "initial_state": state}
+        leaves = {**self.parameters(model), **({} if spec.embedding else {"inputs": x}), "initial_state": state}
         with torch.enable_grad(), _without_dropout(model):
             for leaf in leaves.values():
                 leaf.requires_grad_()
@@ -159,7 +159,7 @@ class TorchLayers:
         )
         return {name: to_array(slope) for name, slope in zip(leaves, slopes, strict=True)}
 
-    def _parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+    def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters by canonical name; of two biases the first where the spec has one."""
         cell = isinstance(model, nn.RNNCell)
         names = plain_names(self.spec_of(model)).items()
