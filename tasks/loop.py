@@ -36,15 +36,20 @@ def train(config: Mapping[str, Any], folder: Path) -> Summary:
         RnnZooError: a value, a file or a backend is not usable.
     """
     files = RunFolder(folder)
+    with files.held():
+        return _train(config, files)
+
+
+def _train(config: Mapping[str, Any], files: RunFolder) -> Summary:
     files.check_free(config["resume"])
     start = start_of(Path(config["resume"])) if config["resume"] else None
     run = Run(config, files, start)
     files.begin(config)
-    with Metrics(folder, config["trainer"]["tensorboard"], start.state.metrics if start else "") as run.metrics:
+    with Metrics(files.path, config["trainer"]["tensorboard"], start.state.metrics if start else "") as run.metrics:
         evaluation = run.updates()
         summary = Summary(
             run.task.name, run.spec.variant, config["backend"]["name"], run.task.metric, evaluation.value,
-            evaluation.baseline, evaluation.baseline_name, run.steps, round(run.seconds, 2), str(folder),
+            evaluation.baseline, evaluation.baseline_name, run.steps, round(run.seconds, 2), str(files.path),
         )  # fmt: skip
         run.record("summary", **evaluation.metrics, baseline=summary.baseline, seconds=summary.seconds)
     save(files.model, run.contents(metrics=dict(evaluation.metrics), baseline=evaluation.baseline))

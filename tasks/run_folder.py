@@ -4,9 +4,11 @@ It gets `config.yaml`, `metrics.jsonl` (a JSON object a line: updates, evaluatio
 TensorBoard's event files, the last checkpoints in `checkpoints/`, and at the end `model.safetensors`, the model alone.
 """
 
-import shutil
+import fcntl
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +48,25 @@ class RunFolder:
                 "or name another folder with hydra.run.dir=FOLDER"
             )
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder for this process alone. Raises FileError where another one trains in it."""
+        lock = os.open(self.path, os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise FileError(f"{self.path}: another process trains in it; wait for its end, or stop it") from error
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(lock)
+
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Write the config, and clear away what a run that was killed left half-written."""
+        """Write the config."""
         (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        for left in self.path.rglob(".rnnzoo-*"):
-            shutil.rmtree(left, ignore_errors=True)
         (self.path / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
 
     def checkpoints(self) -> list[Path]:

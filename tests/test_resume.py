@@ -1,6 +1,8 @@
 """A run that was stopped, killed or moved to another backend ends as the run that never was."""
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -183,7 +185,7 @@ def start(arguments, calls=NEVER):
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
         return call
-    for name in ("fsync", "replace", "unlink", "mkdir", "rmdir", "open"):
+    for name in ("fsync", "replace", "unlink", "mkdir", "rmdir", "open", "pwrite"):
         setattr(os, name, deadly(getattr(os, name)))
     os._exit(main(arguments))
 
@@ -202,7 +204,7 @@ while done < int(kills):
         os.kill(child, signal.SIGKILL)
         code = ended(child)
     else:
-        code = ended(start(arguments(), calls=random.randrange(1, 60)))
+        code = ended(start(arguments(), calls=random.randrange(1, 120)))
     done += code != 0
     assert code in (0, -signal.SIGKILL), code
     if code == 0 or Path("killed/model.safetensors").exists():
@@ -348,6 +350,18 @@ def test_an_unfinished_run_is_not_overwritten(done: str, capsys: pytest.CaptureF
     Path("done/model.safetensors").unlink()
     assert main([*TINY, "backend=numpy", "hydra.run.dir=done"]) == 2
     assert "holds an unfinished run; go on with it with resume=" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_train_in_one_folder(done: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("done/model.safetensors").unlink()
+    lock = os.open("done", os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    before = Path("done/metrics.jsonl").read_bytes()
+    assert main(["resume=done", "trainer.steps=6"]) == 2
+    assert "another process trains in it; wait for its end" in capsys.readouterr().err
+    assert Path("done/metrics.jsonl").read_bytes() == before
+    os.close(lock)
+    train("resume=done", "trainer.steps=6")
 
 
 def test_every_key_that_may_change_is_one_of_the_config() -> None:
