@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import described
-from ..spec.model import ModelSpec
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.parameters import parameters
 from ..spec.stored import Array, LazyWeights, Part, StoredWeights
 from ..spec.streaming import Rows, rows_of
@@ -16,7 +16,7 @@ class OtherBiases(LazyWeights):
 
     def __init__(self, contents: Contents, bias: str) -> None:
         self._weights, self._sizes = contents.weights, described(contents)
-        self._names = [parameter.name for parameter in parameters(replace(contents.spec, bias=bias))]
+        self._names = [parameter.name for parameter in parameters(replace(contents.network, bias=bias))]
 
     def __getitem__(self, name: str) -> Array:
         if name in self._sizes:
@@ -37,7 +37,7 @@ class OtherBiases(LazyWeights):
     def __len__(self) -> int:
         return len(self._names)
 
-    def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def described(self, spec: AnySpec) -> dict[str, tuple[str, tuple[int, ...]]]:
         return {name: self._sizes[self.origins(name)[0]] for name in self._names}
 
     def origins(self, name: str) -> list[str]:
@@ -60,7 +60,7 @@ def adapted(contents: Contents, biases: tuple[str, ...], *, plain: bool) -> tupl
 
 def _with_bias(contents: Contents, biases: tuple[str, ...]) -> tuple[Contents, list[str]]:
     spec = contents.spec
-    if spec.bias in biases:
+    if isinstance(spec, EncoderDecoderSpec) or spec.bias in biases:
         return contents, []
     if spec.bias == "double" and "single" in biases:
         note = (

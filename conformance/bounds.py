@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spec.encoder_decoder import AnySpec
 from ..spec.inputs import Cotangents, Inputs
-from ..spec.model import ModelSpec
 from . import numbers as kinds
 from .arithmetic import Exact, Perturbed
 from .numbers import Numbers
-from .oracle import DIGITS, Oracle
+from .oracle import DIGITS
+from .pairs import oracle
 from .precision import SAMPLES, factor, precision_of
 
 Array = NDArray[Any]
@@ -90,21 +91,21 @@ def bounds(quantities: Quantities, dtype: str, numbers: Numbers | None = None, c
     return Bounds(allowed, gains, ops.undecided)
 
 
-def results(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs) -> Quantities:
+def results(spec: AnySpec, weights: Mapping[str, Array], given: Inputs) -> Quantities:
     """What a run gives, as a function of the arithmetic: `outputs`, `final_state.{name}`, `scores`."""
-    return lambda ops: Oracle(spec, _constants(weights, ops), ops, "nothing").run(given).arrays()
+    return lambda ops: oracle(spec, _constants(weights, ops), ops, "nothing").run(given).arrays()
 
 
-def gradients(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs, cotangents: Cotangents) -> Quantities:
+def gradients(spec: AnySpec, weights: Mapping[str, Array], given: Inputs, cotangents: Cotangents) -> Quantities:
     """All gradients as a function of the arithmetic, under the names that a backend gives them."""
-    return lambda ops: Oracle(spec, _constants(weights, ops), ops).run(given).gradients(cotangents)
+    return lambda ops: oracle(spec, _constants(weights, ops), ops).run(given).gradients(cotangents)
 
 
-def everything(spec: ModelSpec, weights: Mapping[str, Array], given: Inputs, cotangents: Cotangents) -> Quantities:
+def everything(spec: AnySpec, weights: Mapping[str, Array], given: Inputs, cotangents: Cotangents) -> Quantities:
     """What a run gives, and as `gradient.{name}` all gradients, from one evaluation."""
 
     def found(ops: Exact) -> Named:
-        run = Oracle(spec, _constants(weights, ops), ops).run(given)
+        run = oracle(spec, _constants(weights, ops), ops).run(given)
         return run.arrays() | {f"gradient.{name}": array for name, array in run.gradients(cotangents).items()}
 
     return found

@@ -1,7 +1,7 @@
 """A case: a model and what it is run on. All numbers are drawn by the spec, so that it is the same everywhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -128,9 +128,18 @@ class Case(Described):
         """(B, T, I), or tokens (B, T); the padding holds what a model must not see."""
         return self._filled(np.nan if self.sequences == "nan_padding" else 3.0)
 
-    def with_other_padding(self) -> Array:
-        """The same inputs with something else in the padding."""
-        return self._filled(-5.0)
+    def with_other_padding(self) -> dict[str, Any]:
+        """All arguments of `run`, with something else in the padding."""
+        return {"inputs": self._filled(-5.0), **self.arguments}
+
+    def with_bits(self, bits: int) -> "Case":
+        """The same case with numbers of so many bits."""
+        return replace(self, bits=bits)
+
+    @property
+    def kinds_of_sequences(self) -> tuple[str, ...]:
+        """All that it has."""
+        return (self.sequences,)
 
     @cached_property
     def understood(self) -> Inputs:

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.backend import Result
+from ..spec.encoder_decoder import AnySpec, Source
 from ..spec.errors import ConformanceError, RnnZooError
-from ..spec.initializers import INITIALIZERS
-from ..spec.inputs import Cotangents
+from ..spec.initializers import INITIALIZERS, Initializer
+from ..spec.inputs import Cotangents, Inputs
+from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
 from .cases import Case
 from .comparison import Comparison, compared, equal, identical, zero
 from .expected import cotangents_alone, expected_gradients, expected_results, truth_and_bounds
+from .pair_cases import AnyCase
 from .training import TrainingCase
 
 Array = NDArray[Any]
@@ -35,14 +38,13 @@ class Check:
     clause: str | None
     needs: str | None
     run: Callable[[Any, Any, str], Iterable[Comparison]]
-    applies: Callable[[Any], bool] = lambda case: isinstance(case, Case)
+    applies: Callable[[Any], bool] = lambda case: isinstance(case, AnyCase)
 
 
-def check_weights(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
+def check_weights(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """Initial values are the spec's, conversion there and back keeps every bit, and a wrong weight changes nothing."""
     state = _global_random_state()
-    for initializer, seed in ((case.spec.initializer, 5), (INITIALIZERS["keras"], 2**40 + 7)):
-        spec = replace(case.spec, initializer=initializer)
+    for spec, seed in ((case.spec, 5), (_initialised(case.spec, INITIALIZERS["keras"]), 2**40 + 7)):
         model = backend.build(spec, seed=seed, dtype=dtype)
         yield from identical("initial", backend.to_spec(model), initial_weights(spec, seed, dtype))
     yield from identical("global random state", _global_random_state(), state)
@@ -64,53 +66,53 @@ def check_weights(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
     yield from identical("after refusals", backend.to_spec(model), weights)
 
 
-def check_results(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
+def check_results(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """Shapes, dtypes, outputs, final states and scores; the caller's arrays stay what they are."""
-    model, given = _model(backend, case, dtype), {"inputs": case.inputs, **case.arguments}
+    model, given = _model(backend, case, dtype), _given(case)
     before = copy.deepcopy(given)
     found: Result = backend.run(model, **given)
     yield from compared(found.arrays(), *expected_results(case, dtype), dtype)
     yield from identical("the caller's arrays after the run", _flat(given), _flat(before))
 
 
-def check_gradients(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
+def check_gradients(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """Gradients of every weight, the inputs, the initial state or the context."""
-    found = _gradients(backend, _model(backend, case, dtype), case, case.inputs, case.cotangents)
+    found = _gradients(backend, _model(backend, case, dtype), _given(case), case.cotangents)
     yield from compared(found, *expected_gradients(case, dtype), dtype)
 
 
-def check_cotangents(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
+def check_cotangents(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """A cotangent that is not given counts as zero: the gradients for each alone."""
     model = _model(backend, case, dtype)
     for name, cotangents in cotangents_alone(case).items():
-        found = _gradients(backend, model, case, case.inputs, cotangents)
+        found = _gradients(backend, model, _given(case), cotangents)
         for comparison in compared(found, *truth_and_bounds(name, case, dtype), dtype):
             yield replace(comparison, quantity=f"{comparison.quantity} for {name} alone")
 
 
-def check_padding(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
+def check_padding(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """Invalid steps give exactly 0, and what stands in the padding changes nothing, the sign of a zero aside."""
     model = _model(backend, case, dtype)
-    mask = case.understood.mask
-    assert mask is not None
-    inputs = (case.inputs, case.with_other_padding())
-    found = [_run(backend, model, case, given).arrays() for given in inputs]
+    given, source = case.understood, case.understood.source
+    padded = (_given(case), case.with_other_padding())
+    found = [backend.run(model, **arguments).arrays() for arguments in padded]
     per_step = ["outputs"] + (["scores"] if case.spec.head and case.spec.head.reads == "steps" else [])
-    yield from (zero(f"{name} at invalid steps", found[0][name][~mask]) for name in per_step)
+    yield from (zero(f"{name} at invalid steps", found[0][name][_invalid(given)]) for name in per_step)
     yield from equal("other padding", found[1], found[0])
     if hasattr(backend, "gradients"):
-        slopes = [_gradients(backend, model, case, given, case.cotangents) for given in inputs]
-        if "inputs" in slopes[0]:
-            yield zero("gradient of inputs at invalid steps", slopes[0]["inputs"][~mask])
+        slopes = [_gradients(backend, model, arguments, case.cotangents) for arguments in padded]
+        for name, read in (("inputs", given), ("source", source)):
+            if name in slopes[0] and read:
+                yield zero(f"gradient of {name} at invalid steps", slopes[0][name][_invalid(read)])
         yield from equal("gradients, other padding", slopes[1], slopes[0])
 
 
-def check_relu_at_zero(backend: Any, case: Case, dtype: str) -> Iterator[Comparison]:
+def check_relu_at_zero(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """The derivative of relu at 0 is 0: where every sum is 0, every gradient but the last affine map's is."""
     model = backend.build(case.spec, dtype=dtype)
     backend.from_spec(model, {name: np.zeros_like(array, dtype) for name, array in case.weights.items()})
     cotangents = Cotangents(case.cotangents.outputs, None, None)
-    for name, value in _gradients(backend, model, case, case.inputs, cotangents).items():
+    for name, value in _gradients(backend, model, _given(case), cotangents).items():
         yield zero(f"gradient of {name}", value)
 
 
@@ -135,7 +137,7 @@ def check_training(backend: Any, case: TrainingCase, dtype: str) -> Iterator[Com
 
 
 def has_padding(case: Any) -> bool:
-    return isinstance(case, Case) and case.sequences != "full"
+    return isinstance(case, AnyCase) and set(case.kinds_of_sequences) != {"full"}
 
 
 def shows_relu(case: Any) -> bool:
@@ -161,7 +163,7 @@ def _global_random_state() -> dict[str, Array]:
     return {name: np.array(value) for name, value in state.items()}
 
 
-def _model(backend: Any, case: Case, dtype: str) -> Any:
+def _model(backend: Any, case: AnyCase, dtype: str) -> Any:
     model = backend.build(case.spec, dtype=dtype)
     backend.from_spec(model, {name: array.astype(dtype) for name, array in case.weights.items()})
     return model
@@ -170,19 +172,34 @@ def _model(backend: Any, case: Case, dtype: str) -> Any:
 def _flat(arguments: Mapping[str, Any]) -> dict[str, Array]:
     """Arrays by name, also where an argument is a mapping of them."""
     parts = {name: value if isinstance(value, Mapping) else {"": value} for name, value in arguments.items()}
+    if isinstance(source := arguments.get("context"), Source):
+        parts["context"] = {name: array for name, array in source._asdict().items() if array is not None}
     return {f"{name}{key}": np.array(array) for name, part in parts.items() for key, array in part.items()}
 
 
-def _run(backend: Any, model: Any, case: Case, inputs: Array) -> Result:
-    result: Result = backend.run(model, inputs, **case.arguments)
-    return result
+def _given(case: AnyCase) -> dict[str, Any]:
+    """All arguments of a run."""
+    return {"inputs": case.inputs, **case.arguments}
 
 
-def _gradients(backend: Any, model: Any, case: Case, inputs: Array, cotangents: Cotangents) -> dict[str, Array]:
+def _gradients(backend: Any, model: Any, given: Mapping[str, Any], cotangents: Cotangents) -> dict[str, Array]:
+    others = {name: value for name, value in given.items() if name != "inputs"}
     found: dict[str, Array] = backend.gradients(
-        model, inputs, cotangents.outputs, cotangents.final_states, cotangents.scores, **case.arguments
+        model, given["inputs"], cotangents.outputs, cotangents.final_states, cotangents.scores, **others
     )
     return found
+
+
+def _invalid(given: Inputs) -> NDArray[np.bool_]:
+    """(B, T), True at invalid steps."""
+    return np.zeros(given.inputs.shape[:2], bool) if given.mask is None else ~given.mask
+
+
+def _initialised(spec: AnySpec, rule: Initializer) -> AnySpec:
+    """The spec with another initializer."""
+    if isinstance(spec, ModelSpec):
+        return replace(spec, initializer=rule)
+    return replace(spec, **{side: replace(part, initializer=rule) for side, part in spec.sides.items()})
 
 
 def _refuses(backend: Any, model: Any, what: str, weights: Mapping[str, Array]) -> None:

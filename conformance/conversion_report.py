@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..spec.encoder_decoder import networks
 from ..spec.errors import FileError
+from ..spec.model import ModelSpec
 from ..spec.stored import FoundLayer, Part
 from ..tasks.tables import number, printable, table
 from .comparison import Comparison
@@ -30,9 +32,12 @@ def text(done: Conversion) -> str:
 
 def describe(done: Conversion) -> str:
     """The model in a line."""
-    spec = done.spec
-    parts = [spec.variant, f"{spec.input_size} to {spec.hidden_size}", f"{spec.num_layers} layers", spec.nonlinearity]
-    return ", ".join([*parts, f"bias {spec.bias}", done.moved[0].target.tensor.dtype])
+    return ", ".join([*map(_network, networks(done.spec)), done.moved[0].target.tensor.dtype])
+
+
+def _network(spec: ModelSpec) -> str:
+    sizes = f"{spec.input_size} to {spec.hidden_size}, {spec.num_layers} layers"
+    return f"{spec.variant}, {sizes}, {spec.nonlinearity}, bias {spec.bias}"
 
 
 def remarks(layer: FoundLayer) -> list[str]:

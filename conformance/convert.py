@@ -12,8 +12,8 @@ import numpy as np
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import NO_HINTS, check_writable, described, write_atomically
+from ..spec.encoder_decoder import AnySpec, differing_fields, networks
 from ..spec.errors import ConformanceError, InputError, RnnZooError, UnsupportedError, listed
-from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters
 from ..spec.stored import FoundFile, FoundLayer, Hints, Part, StoredWeights
@@ -61,7 +61,7 @@ class Conversion:
     source: Path
     target: Path
     layer: FoundLayer
-    spec: ModelSpec
+    spec: AnySpec
     formats: tuple[str, str]
     moved: tuple[Moved, ...]
     changes: tuple[str, ...]
@@ -174,7 +174,7 @@ def _converted(
     form, given = _check_target(target, plain), source.contents
     described(given)
     plain = form.plain and (plain or form is ONNX)
-    kept, changes = adapted(given, form.files.plain_bias if plain else (given.spec.bias,), plain=plain)
+    kept, changes = adapted(given, form.files.plain_bias, plain=True) if plain else (given, [])
     if reason := form.files.holds(kept.spec, plain=plain):
         raise UnsupportedError(f"{target}: {reason}")
     done: list[tuple[tuple[Moved, ...], Proof, float, float]] = []
@@ -222,15 +222,16 @@ def _check_told(source: Path, one: FoundLayer, hints: Hints) -> None:
     """Raises InputError where the user says something else than the file does."""
     assert one.spec is not None
     told = hints.nonlinearity
-    if told and "nonlinearity" not in one.assumed and told != one.spec.nonlinearity:
-        raise InputError(f"{source}: its nonlinearity is {one.spec.nonlinearity}, not {told}; leave out --nonlinearity")
-    if fields := one.spec.differing(hints.spec or one.spec):
+    kinds = dict.fromkeys(network.nonlinearity for network in networks(one.spec))
+    if told and "nonlinearity" not in one.assumed and list(kinds) != [told]:
+        raise InputError(f"{source}: its nonlinearity is {', '.join(kinds)}, not {told}; leave out --nonlinearity")
+    if fields := differing_fields(one.spec, hints.spec or one.spec):
         raise InputError(f"{source}: the spec that was given differs from the file's in {listed(fields)}; leave it out")
 
 
-def _parts(path: Path, spec: ModelSpec, prefix: str) -> dict[str, Part]:
+def _parts(path: Path, spec: AnySpec, prefix: str) -> dict[str, Part]:
     """Where each weight is in the target, as its own reader finds it. Raises ConformanceError where it does not."""
-    found = find(path, Hints(nonlinearity=spec.nonlinearity))[1]
+    found = find(path, Hints(nonlinearity=networks(spec)[0].nonlinearity))[1]
     parts = dict(found.layers[0].parts) if found.layers and found.layers[0].spec else {}
     rest = {p.name: f"{prefix}{p.name}" for p in parameters(spec) if f"{prefix}{p.name}" in found.rest}
     parts |= {name: Part(stored, found.rest[stored]) for name, stored in rest.items()}

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..spec.model import ModelSpec
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, final_state_size
+from ..spec.model import Context, ModelSpec
 from ..spec.parameters import Weights, parameters
 from ..spec.stored import Array
 
@@ -17,23 +18,44 @@ UNITS = 48  # of each layer, and of everything else
 LARGE = 2**20  # numbers of a model that is cut
 
 
-def is_large(spec: ModelSpec) -> bool:
+def is_large(spec: AnySpec) -> bool:
     """Whether a model has more numbers than are run under random errors at once."""
     return sum(parameter.count for parameter in parameters(spec)) > LARGE
 
 
-def cut(spec: ModelSpec, weights: Mapping[str, Array]) -> tuple[ModelSpec, Weights]:
+def cut(spec: AnySpec, weights: Mapping[str, Array]) -> tuple[AnySpec, Weights]:
     """The small model; each weight is read once, and not kept whole."""
+    if isinstance(spec, EncoderDecoderSpec):
+        return _cut_pair(spec, weights)
     small = _small(spec)
+    return small, _kept(spec, small, weights, "")
+
+
+def _cut_pair(spec: EncoderDecoderSpec, weights: Mapping[str, Array]) -> tuple[EncoderDecoderSpec, Weights]:
+    """The context of the small decoder is the final state of the small encoder."""
+    encoder = _small(spec.encoder)
+    decoder = replace(_small(spec.decoder), context=Context(final_state_size(encoder)))
+    kept = _kept(spec.encoder, encoder, weights, "encoder.") | _kept(
+        spec.decoder, decoder, weights, "decoder.", spec.encoder
+    )
+    return EncoderDecoderSpec(encoder, decoder), kept
+
+
+def _kept(
+    spec: ModelSpec, small: ModelSpec, weights: Mapping[str, Array], prefix: str, encoder: ModelSpec | None = None
+) -> Weights:
+    """The weights of the small network, with a prefix; the columns of its context belong to an encoder, if any."""
     kept = {}
     for parameter in parameters(small):
-        whole = weights[parameter.name]
+        name = prefix + parameter.name
+        whole = weights[name]
         if whole.ndim == 1:
-            kept[parameter.name] = whole[_first(len(whole), parameter.shape[0], spec)].copy()
+            kept[name] = whole[_first(len(whole), parameter.shape[0], spec)].copy()
         else:
-            rows, columns = (_first(n, m, spec) for n, m in zip(whole.shape, parameter.shape, strict=True))
-            kept[parameter.name] = whole[np.ix_(rows, columns)]
-    return small, kept
+            across = encoder if encoder and parameter.name == "context.weight" else spec
+            pairs = zip(whole.shape, parameter.shape, (spec, across), strict=True)
+            kept[name] = whole[np.ix_(*(_first(n, m, of) for n, m, of in pairs))]
+    return kept
 
 
 def _small(spec: ModelSpec) -> ModelSpec:

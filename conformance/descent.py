@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spec.encoder_decoder import AnySpec
 from ..spec.inputs import Inputs
-from ..spec.model import Head, ModelSpec
+from ..spec.model import Head
 from ..spec.parameters import Weights
 from ..spec.training import Batch, CrossEntropy, Loss, TrainingSpec
 from .arithmetic import Exact
-from .oracle import Named, Oracle, Run
+from .oracle import Named, Run
+from .pairs import oracle
 from .tape import Value, total
 from .updates import Update, clipped, global_norm
 
@@ -20,7 +22,7 @@ Batches = Sequence[tuple[Batch, Inputs]]  # of one update, each with what its ar
 
 
 def descent(
-    spec: ModelSpec, training: TrainingSpec, weights: Weights, updates: Iterable[Batches], ops: Exact
+    spec: AnySpec, training: TrainingSpec, weights: Weights, updates: Iterable[Batches], ops: Exact
 ) -> Iterator[Named]:
     """After each update, samples first: `loss`, `gradient norm`, the weights and the trainer's state, by name."""
     update = Update(training.optimizer, ops, weights)
@@ -29,7 +31,7 @@ def descent(
         losses, found = [], []
         given = [inputs for _, inputs in batches]
         for batch, inputs in batches:
-            run = Oracle(spec, update.weights, ops, "weights").run(inputs, carried if batch.continues else None)
+            run = oracle(spec, update.weights, ops, "weights").run(inputs, carried if batch.continues else None)
             loss = _loss(training.loss, run, given, inputs, np.asarray(batch.targets))
             found.append(run.derivatives([(loss, ops.constant(1.0)[:, None, None])]))
             losses.append(loss.array[:, 0, 0])

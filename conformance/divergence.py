@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spec.encoder_decoder import networks
 from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
 from .bounds import bounds, results, truth
 from .cases import Case
 from .comparison import Comparison, compared
+from .pair_cases import AnyCase
 
 Array = NDArray[Any]
 Index = tuple[int, ...]
@@ -45,14 +47,15 @@ class Divergence:
         return f"first divergence: {', '.join([self.tensor, *places])}: {numbers}"
 
 
-def first_divergence(backend: Any, case: Case, dtype: str, failed: tuple[Comparison, ...]) -> Divergence | None:
+def first_divergence(backend: Any, case: AnyCase, dtype: str, failed: tuple[Comparison, ...]) -> Divergence | None:
     """The first number that is off: of the lowest layer whose outputs or states are, else of what failed.
 
     A model is run with its lowest layer alone, then with two, and so on, so that the layer is known in which an
-    error begins.
+    error begins. Of an encoder with its decoder, only what failed is looked at.
     """
-    for layers in range(1, case.spec.num_layers + 1):
-        spec, weights, given, arguments = lower_part(case, layers)
+    whole = [case] * case.spec.num_layers if isinstance(case, Case) else []
+    for layers, one in enumerate(whole, start=1):
+        spec, weights, given, arguments = lower_part(one, layers)
         if backend.supports(spec) is None:
             model = backend.build(spec, dtype=dtype)
             backend.from_spec(model, {name: array.astype(dtype) for name, array in weights.items()})
@@ -62,7 +65,7 @@ def first_divergence(backend: Any, case: Case, dtype: str, failed: tuple[Compari
             if off:
                 return _earliest(spec, off, layers - 1)
     wrong = [comparison for comparison in failed if not comparison.ratio <= 1]
-    return _earliest(case.spec, sorted(wrong, key=_order), None) if wrong else None
+    return _earliest(networks(case.spec)[-1], sorted(wrong, key=_order), None) if wrong else None
 
 
 def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], Inputs, dict[str, Any]]:

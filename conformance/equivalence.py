@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..spec import draws
 from ..spec.backend import BUILT_IN, Result, load_backend, load_plain
+from ..spec.encoder_decoder import AnySpec, Source, differing_fields
 from ..spec.errors import ConformanceError, InputError, listed
 from ..spec.inputs import Cotangents, checked_inputs
 from ..spec.model import ModelSpec
@@ -20,6 +21,8 @@ from .precision import precision_of
 Array = NDArray[Any]
 ROWS, STEPS = 3, 7
 GRADIENT = "gradient of "
+ARGUMENTS = ("inputs", "lengths", "mask", "initial_state", "context")
+SOURCE = {"source": "inputs", "source_lengths": "lengths", "source_mask": "mask"}  # of an encoder, in a flat file
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Side:
     name: str
     backend: Any
     model: Any
-    spec: ModelSpec
+    spec: AnySpec
     weights: Weights
 
     @property
@@ -56,7 +59,7 @@ def side(model: Any) -> Side:
         InputError: it is neither.
         UnsupportedError: a layer that the spec has no place for.
     """
-    if hasattr(model, "backend_name") and isinstance(getattr(model, "spec", None), ModelSpec):
+    if hasattr(model, "backend_name") and isinstance(getattr(model, "spec", None), AnySpec):
         backend = load_backend(model.backend_name)
         return Side(f"the {backend.name} model", backend, model, model.spec, backend.to_spec(model))
     packages = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
@@ -155,8 +158,16 @@ def coarser(*dtypes: str) -> str:
     return max(dtypes, key=lambda dtype: precision_of(dtype).roundoff)
 
 
-def random_arguments(spec: ModelSpec, rows: int = ROWS, steps: int = STEPS) -> dict[str, Any]:
+def random_arguments(spec: AnySpec, rows: int = ROWS, steps: int = STEPS) -> dict[str, Any]:
     """Arguments of `run` that leave nothing out: uneven lengths, one of them 0, and a context or initial state."""
+    if isinstance(spec, ModelSpec):
+        return _random_arguments(spec, rows, steps)
+    read = _random_arguments(spec.encoder, rows, steps + 1)
+    source = Source(read["inputs"][::-1], read["lengths"][::-1])  # long ones beside short ones
+    return _random_arguments(spec.decoder, rows, steps) | {"context": source}
+
+
+def _random_arguments(spec: ModelSpec, rows: int, steps: int) -> dict[str, Any]:
     inputs: Array = 2.0 * draws.uniform(0, "inputs", rows * steps * spec.input_size).reshape(rows, steps, -1) - 1.0
     if spec.embedding:
         inputs = (draws.uniform(0, "tokens", rows * steps) * spec.embedding.vocabulary_size).astype(np.int64)
@@ -173,19 +184,17 @@ def random_arguments(spec: ModelSpec, rows: int = ROWS, steps: int = STEPS) -> d
 
 
 def _check_comparable(a: Side, b: Side) -> None:
-    differing = [
-        n for n in ("input_size", "embedding", "head", "context", "cell") if getattr(a.spec, n) != getattr(b.spec, n)
-    ]
-    if differing:
+    parts = ("input_size", "embedding", "head", "context", "cell")
+    if differing := [name for name in differing_fields(a.spec, b.spec) if name.rpartition(".")[2] in parts]:
         raise ConformanceError(f"the models cannot be compared: their specs differ in {listed(differing)}")
 
 
 def _check_finite(one: Side, arguments: Mapping[str, Any]) -> None:
     """Raises InputError for numbers that make all results NaN, so that any two models would agree."""
     given = checked_inputs(one.spec, one.dtype, **arguments)
-    inputs = given.inputs if given.mask is None else given.inputs[given.mask]
+    read = [one.inputs if one.mask is None else one.inputs[one.mask] for one in (given, given.source) if one]
     states = (given.initial_states or {}).values()
-    for array in (inputs, *states, *([] if given.context is None else [given.context])):
+    for array in (*read, *states, *([] if given.context is None else [given.context])):
         if not np.isfinite(array).all():
             raise InputError(
                 "inputs: expected finite numbers at valid steps, got NaN or infinity, which proves nothing"
@@ -196,11 +205,14 @@ def _arguments(inputs: Any) -> dict[str, Any]:
     if isinstance(inputs, Mapping):
         if "inputs" not in inputs:
             raise InputError(f"inputs: expected a dict with the key 'inputs', got {listed(inputs)}")
-        if unknown := set(inputs) - {"inputs", "lengths", "mask", "initial_state", "context"}:
-            raise InputError(
-                f"inputs: unknown {listed(unknown)}; known are 'inputs', 'lengths', 'mask', 'initial_state', 'context'"
-            )
-        return dict(inputs)
+        if unknown := set(inputs) - {*ARGUMENTS, *SOURCE}:
+            raise InputError(f"inputs: unknown {listed(unknown)}; known are {listed([*ARGUMENTS, *SOURCE])}")
+        found = {name: value for name, value in inputs.items() if name in ARGUMENTS}
+        if source := {SOURCE[name]: value for name, value in inputs.items() if name in SOURCE}:
+            if "inputs" not in source:
+                raise InputError(f"inputs: expected the key 'source' beside {listed(set(SOURCE) & set(inputs))}")
+            found["context"] = Source(**source)
+        return found
     return {"inputs": inputs}
 
 
@@ -210,6 +222,8 @@ def _representable(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     def rounded(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {name: rounded(part) for name, part in value.items()}
+        if isinstance(value, Source):
+            return Source(*map(rounded, value))
         array = np.asarray(value)
         return array.astype(dtype) if array.dtype.kind == "f" else value
 

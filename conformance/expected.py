@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from ..spec.inputs import Cotangents
 from .bounds import Bounds, Quantities, Truth, bounds, everything, gradients, truth
-from .cases import Case
+from .pair_cases import AnyCase
 from .training import quantities as training_quantities
 
 Value = TypeVar("Value")
 _folder: Path | None = None
 
 
-def cotangents_alone(case: Case) -> dict[str, Cotangents]:
+def cotangents_alone(case: AnyCase) -> dict[str, Cotangents]:
     """The cotangents of each kind of result, without the others."""
     every = case.cotangents
     found = {
@@ -28,14 +28,14 @@ def cotangents_alone(case: Case) -> dict[str, Cotangents]:
     return found | ({"scores": Cotangents(None, None, every.scores)} if case.spec.head else {})
 
 
-def expected_results(case: Case, dtype: str) -> tuple[dict[str, Truth], Bounds]:
+def expected_results(case: AnyCase, dtype: str) -> tuple[dict[str, Truth], Bounds]:
     """Of everything that a run gives."""
     found, limits = truth_and_bounds("everything", case, dtype)
     results = {name: value for name, value in found.items() if not name.startswith("gradient.")}
     return results, limits
 
 
-def expected_gradients(case: Case, dtype: str) -> tuple[dict[str, Truth], Bounds]:
+def expected_gradients(case: AnyCase, dtype: str) -> tuple[dict[str, Truth], Bounds]:
     """Of all gradients together, by the names that a backend gives them."""
     found, limits = truth_and_bounds("everything", case, dtype)
     slopes = {name: value for name, value in found.items() if name.startswith("gradient.")}

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from ..spec import checkpoint
 from ..spec.backend import Contents, load_files, load_plain
 from ..spec.checkpoint import NO_HINTS
+from ..spec.encoder_decoder import AnySpec, spec_from_text
 from ..spec.errors import BackendError, FileError, InputError, UnsupportedError, WeightError, listed
-from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.stored import FoundFile, FoundLayer, Hints, StoredWeights, check_names
 
@@ -160,7 +160,7 @@ def contents(path: Path, form: Format, found: FoundFile, layer: FoundLayer) -> C
     return Contents(layer.spec, weights, record | ({"assumed": list(layer.assumed)} if layer.assumed else {}))
 
 
-def read(path: Path, spec: ModelSpec | None = None) -> Contents:
+def read(path: Path, spec: AnySpec | None = None) -> Contents:
     """The one model of a file of any format, read. Raises FileError, WeightError, InputError or UnsupportedError."""
     form, found = find(path, Hints(spec))
     unread = contents(path, form, found, chosen(path, found))
@@ -168,13 +168,13 @@ def read(path: Path, spec: ModelSpec | None = None) -> Contents:
     return unread._replace(weights=dict(unread.weights))
 
 
-def read_spec(path: Path | None) -> ModelSpec | None:
+def read_spec(path: Path | None) -> AnySpec | None:
     """A spec in YAML or JSON. Raises FileError or SpecError."""
     if path is None:
         return None
     checkpoint.check_readable(path)
     try:
-        return ModelSpec.from_yaml(path.read_text(encoding="utf-8"))
+        return spec_from_text(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: expected a spec in YAML or JSON, got bytes that are not text") from error
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..spec.backend import Contents, load_backend
 from ..spec.checkpoint import NO_HINTS, described
+from ..spec.encoder_decoder import AnySpec, differing_fields, networks
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters, weights_dtype
@@ -51,9 +52,14 @@ def _layer(one: FoundLayer) -> tuple[str, ...]:
         return ("refused", *("" for _ in range(7)))
     count = sum(parameter.count for parameter in parameters(spec))
     dtype = next(iter(one.parts.values())).tensor.dtype if one.parts else ""
+    told = (", ".join(dict.fromkeys(column)) for column in zip(*map(_network, networks(spec)), strict=True))
+    return *told, f"{count:,}", dtype
+
+
+def _network(spec: ModelSpec) -> tuple[str, ...]:
     sizes = f"{spec.input_size} to {spec.hidden_size}"
     merge = spec.merge if spec.num_directions == 2 else ""
-    return spec.variant, sizes, str(spec.num_layers), spec.nonlinearity, spec.bias, merge, f"{count:,}", dtype
+    return spec.variant, sizes, str(spec.num_layers), spec.nonlinearity, spec.bias, merge
 
 
 def _rest(found: FoundFile) -> list[str]:
@@ -85,23 +91,33 @@ def _model(path: Path, contents: Contents) -> str:
     return "\n".join(parts)
 
 
-def difference(first: Path, second: Path, spec: ModelSpec | None = None) -> tuple[str, bool]:
+def difference(first: Path, second: Path, spec: AnySpec | None = None) -> tuple[str, bool]:
     """How two model files differ, tensor by tensor and by running both; and whether they are the same model."""
     a, b = read(first, spec), read(second, spec)
-    fields = a.spec.differing(b.spec)
-    lines = [f"spec {name}: {a.spec.to_data().get(name)!r} | {b.spec.to_data().get(name)!r}" for name in fields]
+    fields = differing_fields(a.spec, b.spec)
+    lines = [f"spec {name}: {_value(a.spec, name)!r} | {_value(b.spec, name)!r}" for name in fields]
     rows, same_weights = _tensors(a.weights, b.weights)
     parts = [*lines, table(("parameter", "only in / difference", "largest"), rows)]
-    comparable = all(name not in ("input_size", "embedding", "head", "context", "cell") for name in fields)
-    if not comparable or a.spec.state_shape(1)[0] != b.spec.state_shape(1)[0]:
+    names = {name.rpartition(".")[2] for name in fields}
+    if names & {"input_size", "embedding", "head", "context", "cell"} or _states(a.spec) != _states(b.spec):
         return "\n".join([*parts, "", "not run: the two take other inputs or states"]), False
-    if a.spec.hidden_size != b.spec.hidden_size or a.spec.output_size != b.spec.output_size:
+    if "hidden_size" in names or a.spec.output_size != b.spec.output_size:
         return "\n".join([*parts, "", "not run: the two give outputs of other sizes"]), False
     comparisons = compare(*(_side(path, one) for path, one in ((first, a), (second, b))))
     parts += ["", table(("run on random inputs", "difference", "allowed", "verdict"), [
         (c.quantity, number(c.error), number(c.limit), "same" if c.ratio <= 1 else "DIFFERENT") for c in comparisons
     ])]  # fmt: skip
     return "\n".join(parts), same_weights and not fields and all(c.ratio <= 1 for c in comparisons)
+
+
+def _value(spec: AnySpec, name: str) -> Any:
+    """Of a field, such as `merge` or `encoder.merge`; None where the spec has no such part."""
+    side, _, field = name.rpartition(".")
+    return getattr(getattr(spec, side, None) if side else spec, field, None)
+
+
+def _states(spec: AnySpec) -> list[int]:
+    return [network.state_shape(1)[0] for network in networks(spec)]
 
 
 def _side(path: Path, contents: Contents) -> Side:
@@ -127,7 +143,9 @@ def _tensors(a: Mapping[str, Array], b: Mapping[str, Array]) -> tuple[list[tuple
     return rows, all(row[1] == "same bits" for row in rows)
 
 
-def _title(spec: ModelSpec) -> str:
+def _title(spec: AnySpec) -> str:
+    if not isinstance(spec, ModelSpec):
+        return f"encoder: {_title(spec.encoder)}; decoder: {_title(spec.decoder)}"
     parts = [name for name in ("embedding", "context", "head") if getattr(spec, name)]
     return f"{spec.variant}, cell {spec.cell}" + (f", with {' and '.join(parts)}" if parts else "")
 

@@ -11,7 +11,8 @@ from ..spec.errors import SpecError
 from .case_table import cases, quick_cases
 from .cases import DTYPES, Case
 from .checks import CHECKS, has_padding, shows_relu
-from .training import TrainingCase, quick_training_cases, training_cases
+from .pair_cases import AnyCase, PairCase, pair_cases, quick_pair_cases
+from .training import TrainingCase, pair_training_cases, quick_training_cases, training_cases
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Item(Described):
     case: Any
     dtype: str
 
-    PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {"case": (Case, TrainingCase)}
+    PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {"case": (Case, PairCase, TrainingCase)}
 
     def __post_init__(self) -> None:
         check_choice("item check", self.check, tuple(CHECKS))
@@ -40,22 +41,24 @@ class Item(Described):
         return CHECKS[self.check].clause or self.model_case.clause
 
     @property
-    def model_case(self) -> Case:
+    def model_case(self) -> AnyCase:
         """The case without what is trained."""
-        case: Case = self.case.case if isinstance(self.case, TrainingCase) else self.case
+        case: AnyCase = self.case.case if isinstance(self.case, TrainingCase) else self.case
         return case
 
 
 def item(check: str, case: Any, dtype: str) -> Item:
     """The check of a case in a precision, with numbers of as many bits as the precision has."""
     bits = np.finfo(dtype).nmant + 1
-    inner = replace(case.case, bits=bits) if isinstance(case, TrainingCase) else replace(case, bits=bits)
-    return Item(check, replace(case, case=inner) if isinstance(case, TrainingCase) else inner, dtype)
+    if isinstance(case, TrainingCase):
+        return Item(check, replace(case, case=case.case.with_bits(bits)), dtype)
+    return Item(check, case.with_bits(bits), dtype)
 
 
 def items(*, quick: bool = False) -> list[Item]:
     """Every check of every case in both precisions that it applies to."""
-    table, runs = (quick_cases(), quick_training_cases()) if quick else (cases(), training_cases())
+    table: list[AnyCase] = [*quick_cases(), *quick_pair_cases()] if quick else [*cases(), *pair_cases()]
+    runs = [*(quick_training_cases() if quick else training_cases()), *pair_training_cases()]
     relu = [case for case in cases() if shows_relu(case)]
     spacing = {"weights": 3, "cotangents": 3} if quick else {"cotangents": 8}
     found = []

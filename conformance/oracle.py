@@ -8,7 +8,7 @@ backwards through the equations; a test holds them against difference quotients 
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Run:
         scores: of each step, (S, B, O); a single one where the head reads the final states; none without a head.
         weights, inputs, states, context: the leaves; inputs by time, (S, B, I), none if they are tokens.
         everything: whether derivatives are taken by all leaves, or by the weights alone.
+        source: more leaves, what an encoder has read.
     """
 
     spec: ModelSpec
@@ -46,6 +47,7 @@ class Run:
     states: dict[str, list[Value]]
     context: Value | None
     everything: bool
+    source: list[Value] = field(default_factory=list)
 
     @property
     def ops(self) -> Exact:
@@ -76,14 +78,22 @@ class Run:
 
     def derivatives(self, seeds: list[tuple[Value, Array]]) -> Named:
         """The gradients of the sum of seeds times values."""
-        inputs = self.inputs if self.everything else []
+        inputs, source = (self.inputs, self.source) if self.everything else ([], [])
         states = self.states if self.everything and self.context is None else {}
         contexts = [self.context] if self.everything and self.context else []
-        leaves = [*self.weights.values(), *inputs, *(v for values in states.values() for v in values), *contexts]
+        leaves = [
+            *self.weights.values(),
+            *inputs,
+            *source,
+            *(v for values in states.values() for v in values),
+            *contexts,
+        ]
         waiting = iter(pulled_back(seeds, leaves))
         found = {name: _weight_shaped(name, next(waiting)) for name in self.weights}
         if inputs:
             found["inputs"] = _stacked_arrays([next(waiting) for _ in inputs], 2)
+        if source:
+            found["source"] = _stacked_arrays([next(waiting) for _ in source], 2)
         of_states = {name: _stacked_arrays([next(waiting) for _ in values], 1) for name, values in states.items()}
         found |= state_gradients(self.spec, of_states) if states else {}
         return found | dict(zip(("context",), waiting, strict=False))
@@ -111,13 +121,13 @@ class Oracle:
         named = {name: self._nonlinearity(name, tree) for name, tree in self.cell.nonlinearities.items()}
         self.functions = {**named, **_PRIMITIVES, "f": named[spec.nonlinearity]}
 
-    def run(self, given: Inputs, carried: Mapping[str, Array] | None = None) -> Run:
-        """All rows of the inputs; from carried states (S, L*D, B, H), if there are any."""
+    def run(self, given: Inputs, carried: Mapping[str, Array] | None = None, context: Value | None = None) -> Run:
+        """All rows of the inputs; from carried states (S, L*D, B, H), or from a context that was computed."""
         rows, steps = given.inputs.shape[:2]
         mask = np.ones((rows, steps), bool) if given.mask is None else given.mask
         valid = [np.flatnonzero(mask[:, t]) for t in range(steps)]
         inputs, series = self._series(given, valid)
-        states, context = self._initial(given, rows, carried)
+        states, context = self._initial(given, rows, carried, context)
         final: dict[str, list[Value]] = {name: [] for name in self.cell.states}
         for layer in range(self.spec.num_layers):
             series = self._layer(layer, series, valid, states, final)
@@ -140,7 +150,7 @@ class Oracle:
         return leaves, leaves
 
     def _initial(
-        self, given: Inputs, rows: int, carried: Mapping[str, Array] | None
+        self, given: Inputs, rows: int, carried: Mapping[str, Array] | None, context: Value | None
     ) -> tuple[dict[str, list[Value]], Value | None]:
         """The states before the first step, index l*D + d, and the context that the first of them came from."""
         count, size = self.spec.num_layers * self.spec.num_directions, self.spec.hidden_size
@@ -148,9 +158,10 @@ class Oracle:
             given_states = given.initial_states or dict.fromkeys(self.cell.states, np.zeros((count, rows, size)))
             carried = {name: self.ops.constant(vectors) for name, vectors in given_states.items()}
         states = {name: [self._leaf(carried[name][:, i]) for i in range(count)] for name in self.cell.states}
-        if given.context is None:
+        if given.context is not None:
+            context = self._leaf(self.ops.constant(given.context))
+        if context is None:
             return states, None
-        context = self._leaf(self.ops.constant(given.context))
         vector = self.weights["context.weight"] @ context + self.weights["context.bias"]
         states[self.cell.states[0]] = [vector.units(i * size, (i + 1) * size) for i in range(count)]
         return states, context

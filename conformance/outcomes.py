@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ..spec.backend import unsupported as not_a_model
 from ..spec.errors import ConformanceError, InputError, UnsupportedError
 from .cases import DTYPES
 from .checks import CHECKS
@@ -98,7 +99,6 @@ def unsupported(backend: Any, item: Item) -> str | None:
     if item.dtype not in getattr(backend, "dtypes", DTYPES):
         return f"{backend.name} does not compute in {item.dtype}"
     case = item.model_case
-    if case.sequences in ("left_padding", "holes") and not getattr(backend, "masks", True):
+    if {"left_padding", "holes"} & set(case.kinds_of_sequences) and not getattr(backend, "masks", True):
         return f"{backend.name} takes lengths, but no mask"
-    reason: str | None = backend.supports(case.spec)
-    return reason
+    return not_a_model(backend, case.spec)

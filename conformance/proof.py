@@ -7,7 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..spec.backend import load_backend
+from ..spec.backend import load_backend, unsupported
+from ..spec.encoder_decoder import AnySpec
 from ..spec.errors import BackendError, UnsupportedError
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, weights_dtype
@@ -59,7 +60,7 @@ class Half(NamedTuple):
 
     form: Format
     plain: bool
-    spec: ModelSpec
+    spec: AnySpec
     weights: Mapping[str, Array]
     path: Path | None = None
     prefix: str = ""
@@ -114,7 +115,7 @@ def _runner(one: Half) -> Runner:
     """The framework, or the oracle where it is not installed or has no such layer."""
     try:
         backend = one.form.plain_backend if one.plain else load_backend(one.form.backend)
-        reason = backend.supports(one.spec)
+        reason = unsupported(backend, one.spec)
     except BackendError as error:
         reason = str(error)
     return Runner(ORACLE, reason) if reason else Runner(backend)
@@ -154,6 +155,7 @@ def _cut(one: Half) -> Half:
 
 def _core(one: Half) -> Half:
     """The recurrent layers alone, whose weights are put into fresh ones."""
+    assert isinstance(one.spec, ModelSpec)  # no framework has layers for an encoder with its decoder
     spec = replace(one.spec, embedding=None, context=None, head=None)
     weights = {name: one.weights[name] for name in one.weights if name.startswith("layers.")}
     return one._replace(spec=spec, weights=weights, path=None, original=None)

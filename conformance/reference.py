@@ -1,8 +1,8 @@
 """The oracle as a backend: exact results, for the side of a comparison whose framework cannot run the model."""
 
 from ..spec.backend import Result
+from ..spec.encoder_decoder import AnySpec
 from ..spec.inputs import Cotangents, Inputs
-from ..spec.model import ModelSpec
 from .bounds import gradients, results, truth
 from .stateless import Array, DifferentiatingStatelessBackend, StatelessModel
 
@@ -12,8 +12,9 @@ class Reference(DifferentiatingStatelessBackend):
 
     name = "oracle"
     exact = True
+    encoder_decoders = True
 
-    def supports(self, spec: ModelSpec) -> str | None:
+    def supports(self, spec: AnySpec) -> str | None:
         """None: it runs any model."""
         return None
 

@@ -11,6 +11,7 @@ from .cases import Case
 from .checks import CHECKS
 from .items import Item
 from .outcomes import Outcome, run
+from .pair_cases import AnyCase, PairCase
 from .training import TrainingCase
 
 SECONDS = 20.0
@@ -53,8 +54,18 @@ def _smaller_runs(case: TrainingCase) -> Iterator[TrainingCase]:
     yield from (replace(case, case=one) for one in inner)
 
 
-def _smaller_cases(case: Case) -> Iterator[Case]:
-    """Simpler cases, the boldest first."""
+def _smaller_cases(case: AnyCase) -> Iterator[AnyCase]:
+    """Simpler cases, the boldest first; of a pair either one, with the same model and as many rows."""
+    if isinstance(case, PairCase):
+        for side in ("encoder", "decoder"):
+            own: Case = getattr(case, side)
+            fitting = [one for one in _smaller_single_cases(own) if (one.spec, one.rows) == (own.spec, own.rows)]
+            yield from (replace(case, **{side: one}) for one in fitting)
+    else:
+        yield from _smaller_single_cases(case)
+
+
+def _smaller_single_cases(case: Case) -> Iterator[Case]:
     if case.sequences != "full":
         yield replace(case, sequences="full")
         yield replace(case, sequences="lengths")

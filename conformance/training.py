@@ -19,6 +19,7 @@ from .case_table import covering
 from .cases import Case
 from .descent import descent, side_by_side
 from .oracle import Named
+from .pair_cases import AnyCase, PairCase, pair
 
 Array = NDArray[Any]
 Row = tuple[ModelSpec, str, TrainingSpec, bool]
@@ -38,13 +39,15 @@ class TrainingCase(Described):
     If `accumulates`, the second and the third make one update; all steps of the third are valid, others of the second.
     """
 
-    case: Case
+    case: AnyCase
     training: TrainingSpec
     carries: bool = False
     accumulates: bool = False
 
     KIND: ClassVar[str] = "training_case"
-    PARTS: ClassVar[Mapping[str, type[Described]]] = {"case": Case, "training": TrainingSpec}
+    PARTS: ClassVar[Mapping[str, type[Described] | tuple[type[Described], ...]]] = {
+        "case": (Case, PairCase), "training": TrainingSpec,
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         head = self.case.spec.head
@@ -152,6 +155,18 @@ def _rows_of_optimizers() -> list[Row]:
     ]
 
 
+def pair_training_cases() -> list[TrainingCase]:
+    """Encoders with decoders: of each optimizer's kind of state one, with uneven sequences, and states carried."""
+    words = Embedding(4)
+    decoder = ModelSpec("simple_rnn", 2, 3, embedding=words, head=STEPWISE)
+    tokens = pair(ModelSpec("stacked_bi_rnn", 2, 2, 2, embedding=words), decoder, ("lengths", "lengths"))
+    vectors = pair(ModelSpec("bi_rnn", 2, 2, bias="double", merge="sum"), STACKED, ("holes", "empty_row"))
+    return [
+        TrainingCase(tokens, TrainingSpec(CrossEntropy("mean"), Adam(0.01), ClipByGlobalNorm(0.05))),
+        TrainingCase(vectors, TrainingSpec(MeanSquaredError("batch_mean"), SGD(0.1, 0.9)), True, True),
+    ]
+
+
 def quick_training_cases() -> list[TrainingCase]:
     """A few that still touch every kind of loss, reduction, optimizer, clip and schedule."""
     return covering(reversed(training_cases()), _kinds)  # the last have most in them
@@ -182,8 +197,8 @@ def quantities(training_case: TrainingCase, ops: Exact) -> Named:
     return steps[-1] | {name: side_by_side(step[name] for step in steps) for name in ("loss", "gradient norm")}
 
 
-def _understood(case: Case, batch: Batch) -> Inputs:
+def _understood(case: AnyCase, batch: Batch) -> Inputs:
     given = replace(case.understood, inputs=np.asarray(batch.inputs))
     if batch.lengths is None and batch.mask is None:
         given = replace(given, mask=None)
-    return replace(given, initial_states=None, context=None) if batch.continues else given
+    return replace(given, initial_states=None, context=None, source=None) if batch.continues else given

@@ -26,6 +26,7 @@ from .case_table import cases, covering, factors
 from .cases import Case
 from .comparison import Comparison
 from .oracle import DIGITS
+from .pair_cases import AnyCase
 from .precision import PRECISIONS
 from .training import TrainingCase, quantities, training_cases
 
@@ -39,7 +40,7 @@ def vector_cases() -> list[Case | TrainingCase]:
     plain = [case for case in covering(cases(), factors) if case.scale == 1.0]
     runs = [case for case in training_cases() if case.case.scale == 1.0 and not case.accumulates]
     found: list[Case | TrainingCase] = [replace(case, bits=BITS) for case in plain]
-    return found + [replace(case, case=replace(case.case, bits=BITS)) for case in runs]
+    return found + [replace(case, case=case.case.with_bits(BITS)) for case in runs]
 
 
 def files(case: Case | TrainingCase) -> dict[str, bytes]:
@@ -83,6 +84,7 @@ def lint(folder: Path = FOLDER) -> list[str]:
 
 def _description(case: Case | TrainingCase) -> dict[str, Any]:
     inner = case.case if isinstance(case, TrainingCase) else case
+    assert isinstance(inner, Case)  # of an encoder with its decoder there is no vector
     spec = {key: value for key, value in inner.spec.to_data().items() if key != "initializer"}
     found = {"version": VERSION, "name": case.name, "clause": inner.clause, "digits": DIGITS, "spec": spec}
     found |= {"rows": inner.rows, "steps": inner.steps, "description": _sentence(inner)}
@@ -127,7 +129,7 @@ def _training_arrays(case: TrainingCase) -> dict[str, Array]:
     return found | _outcome(lambda ops: quantities(case, ops))
 
 
-def _arguments(case: Case, given: Mapping[str, Any]) -> dict[str, Array]:
+def _arguments(case: AnyCase, given: Mapping[str, Any]) -> dict[str, Array]:
     """The arguments of a run under the names that gradients have."""
     found = {name: np.asarray(value) for name, value in given.items() if name != "initial_state"}
     state = given.get("initial_state")

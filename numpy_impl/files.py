@@ -11,7 +11,7 @@ import numpy as np
 from ..spec.archives import add_member
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, NO_HINTS, described, envelope, found_by_names
-from ..spec.model import ModelSpec
+from ..spec.encoder_decoder import AnySpec
 from ..spec.npz import find_npz
 from ..spec.stored import FoundFile, Hints
 from ..spec.streaming import Rows, joined, rows_of, write_rows
@@ -27,7 +27,7 @@ class NumpyFiles:
         arrays, texts = find_npz(path)
         return found_by_names("NumPy file", path, arrays, texts.get(KEY), hints)
 
-    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+    def holds(self, spec: AnySpec, *, plain: bool = False) -> str | None:
         """None: a file of arrays holds any model."""
         return None
 

@@ -33,7 +33,7 @@ class SequenceModel:
 
     Args:
         spec: what the model is.
-        seed: of the initial weights, which the spec draws.
+        seed: of the initial weights, which the spec draws; None leaves them to the caller, who sets `weights`.
         dtype: `float32` or `float64`.
 
     Attributes:
@@ -42,10 +42,10 @@ class SequenceModel:
 
     backend_name = "numpy"
 
-    def __init__(self, spec: ModelSpec, *, seed: int = 0, dtype: str = "float32") -> None:
+    def __init__(self, spec: ModelSpec, *, seed: int | None = 0, dtype: str = "float32") -> None:
         self.spec = spec
         self.dtype = dtype
-        self.weights: Weights = initial_weights(spec, seed, dtype)
+        self.weights: Weights = {} if seed is None else initial_weights(spec, seed, dtype)
 
     def __call__(
         self, inputs: Any, *, lengths: Any = None, mask: Any = None, initial_state: Any = None, context: Any = None
@@ -183,12 +183,7 @@ class SequenceModel:
 class Recurrent(SequenceModel):
     """The core alone: a `SequenceModel` whose spec has no embedding, head or context."""
 
-    def __init__(self, spec: ModelSpec, *, seed: int = 0, dtype: str = "float32") -> None:
+    def __init__(self, spec: ModelSpec, *, seed: int | None = 0, dtype: str = "float32") -> None:
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
         super().__init__(spec, seed=seed, dtype=dtype)
-
-
-def build(spec: ModelSpec, seed: int, dtype: str) -> SequenceModel:
-    """`Recurrent` where the spec is the core alone, else `SequenceModel`."""
-    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)

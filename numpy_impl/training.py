@@ -18,6 +18,7 @@ from ..spec.training import (
     checked_state,
     checked_update,
 )
+from .encoder_decoder import EncoderDecoder
 from .model import SequenceModel
 from .optimizers import update
 
@@ -64,7 +65,7 @@ def clipped(clip: Clip | None, gradients: dict[str, Array], norm: float) -> dict
 class Trainer:
     """Updates a model in place, one batch at a time."""
 
-    def __init__(self, model: SequenceModel, training: TrainingSpec) -> None:
+    def __init__(self, model: SequenceModel | EncoderDecoder, training: TrainingSpec) -> None:
         self.model = model
         self.training = training
         self._step = 0

@@ -10,6 +10,8 @@ from .checkpoint import load as load
 from .checkpoint import save as save
 from .dropout import Dropout as Dropout
 from .dropout import Masks as Masks
+from .encoder_decoder import EncoderDecoderSpec as EncoderDecoderSpec
+from .encoder_decoder import Source as Source
 from .errors import RnnZooError as RnnZooError
 from .initializers import INITIALIZERS as INITIALIZERS
 from .initializers import Draw as Draw

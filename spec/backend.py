@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import BackendError, listed
+from .encoder_decoder import AnySpec, EncoderDecoderSpec, Source
+from .errors import BackendError, UnsupportedError, listed
 from .model import ModelSpec
 from .parameters import Weights
 from .stored import FoundFile, Hints
@@ -50,13 +51,16 @@ class Result:
 
 @runtime_checkable
 class Backend(Protocol):
-    """The required part. `supports` gives None, or the reason why a model cannot be built."""
+    """The required part. `supports` gives None, or the reason why a model cannot be built.
+
+    It is asked for an `EncoderDecoderSpec`, whose context is a `Source`, where `encoder_decoders` is true.
+    """
 
     name: str
 
-    def supports(self, spec: ModelSpec) -> str | None: ...
+    def supports(self, spec: AnySpec) -> str | None: ...
 
-    def build(self, spec: ModelSpec, seed: int = 0, dtype: str = "float32") -> Any: ...
+    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32") -> Any: ...
 
     def run(
         self,
@@ -66,7 +70,7 @@ class Backend(Protocol):
         initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
         *,
         mask: ArrayLike | None = None,
-        context: ArrayLike | None = None,
+        context: ArrayLike | Source | None = None,
     ) -> Result: ...
 
     def to_spec(self, model: Any) -> Weights: ...
@@ -89,7 +93,7 @@ class Differentiates(Protocol):
         initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
         *,
         mask: ArrayLike | None = None,
-        context: ArrayLike | None = None,
+        context: ArrayLike | Source | None = None,
     ) -> dict[str, Array]: ...
 
 
@@ -120,9 +124,16 @@ class Trains(Protocol):
 class Contents(NamedTuple):
     """What a model file holds."""
 
-    spec: ModelSpec
+    spec: AnySpec
     weights: Mapping[str, Array]
     provenance: Mapping[str, Any]
+
+    @property
+    def network(self) -> ModelSpec:
+        """The spec of one network. Raises UnsupportedError for an encoder with its decoder."""
+        if isinstance(self.spec, EncoderDecoderSpec):
+            raise UnsupportedError("expected one recurrent network, got an encoder and its decoder")
+        return self.spec
 
 
 @runtime_checkable
@@ -136,7 +147,7 @@ class Files(Protocol):
 
     def find(self, path: Path, hints: Hints = ...) -> FoundFile: ...
 
-    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None: ...
+    def holds(self, spec: AnySpec, *, plain: bool = False) -> str | None: ...
 
     def write(self, path: Path, contents: Contents, *, plain: bool = False, prefix: str = "") -> None: ...
 
@@ -161,6 +172,14 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "torch": BuiltIn("torch_impl", ("torch",), "torch"),
     "tf": BuiltIn("tf_impl", ("tensorflow", "keras", "h5py"), "tf"),
 }
+
+
+def unsupported(backend: Any, spec: AnySpec) -> str | None:
+    """Why the backend does not have the model, or None."""
+    if isinstance(spec, EncoderDecoderSpec) and not getattr(backend, "encoder_decoders", False):
+        return f"{backend.name} has no encoder-decoder models"
+    reason: str | None = backend.supports(spec)
+    return reason
 
 
 def backend_names() -> list[str]:

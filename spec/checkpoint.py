@@ -12,8 +12,8 @@ from typing import Any
 
 from .backend import Contents
 from .data import VERSION, check_version
+from .encoder_decoder import AnySpec, spec_from_data
 from .errors import FileError, SpecError, listed
-from .model import ModelSpec
 from .naming import canonical_layers
 from .parameters import checked_weights, weights_dtype
 from .run_state import PREFIX, RunState, check_keys, content_digest
@@ -27,16 +27,16 @@ SUFFIX = ".safetensors"
 NO_HINTS = Hints()
 
 
-def envelope(spec: ModelSpec, provenance: Mapping[str, Any] | None = None) -> str:
+def envelope(spec: AnySpec, provenance: Mapping[str, Any] | None = None) -> str:
     """The JSON that every file of ours carries: spec, version, provenance; keys sorted."""
     return json.dumps(_data(spec, provenance or {}), sort_keys=True)
 
 
-def _data(spec: ModelSpec, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _data(spec: AnySpec, provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {"provenance": dict(provenance), "spec": spec.to_data(), "version": VERSION}
 
 
-def read_envelope(text: str, where: str) -> tuple[ModelSpec, dict[str, Any]]:
+def read_envelope(text: str, where: str) -> tuple[AnySpec, dict[str, Any]]:
     """The spec and the provenance out of that JSON.
 
     Raises:
@@ -49,7 +49,7 @@ def read_envelope(text: str, where: str) -> tuple[ModelSpec, dict[str, Any]]:
         if unknown := set(data) - {"provenance", "spec", "training", "version"}:
             raise SpecError(f"unknown key {listed(unknown)}")
         check_version(data.get("version"), "metadata")
-        return ModelSpec.from_data(data.get("spec")), data.get("provenance", {})
+        return spec_from_data(data.get("spec")), data.get("provenance", {})
     except (ValueError, RecursionError) as error:  # SpecError is a ValueError
         raise FileError(f"{where}: the metadata '{KEY}' cannot be read: {error}") from error
 
@@ -111,7 +111,7 @@ class CanonicalFiles:
         own, _ = _split(path, tensors, metadata)
         return found_by_names("safetensors file", path, own, metadata.get(KEY), hints)
 
-    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+    def holds(self, spec: AnySpec, *, plain: bool = False) -> str | None:
         """None: it holds any model."""
         return None
 
@@ -132,7 +132,7 @@ def found_by_names(
 FILES = CanonicalFiles()
 
 
-def load(path: Path, spec: ModelSpec | None = None) -> Contents:
+def load(path: Path, spec: AnySpec | None = None) -> Contents:
     """Read a canonical file; `spec` is needed where the file does not carry one, and wins where it does.
 
     Raises:
@@ -155,7 +155,7 @@ def load_run(path: Path) -> tuple[Contents, RunState]:
     return contents, run
 
 
-def _load(path: Path, spec: ModelSpec | None) -> tuple[Contents, RunState | None]:
+def _load(path: Path, spec: AnySpec | None) -> tuple[Contents, RunState | None]:
     check_readable(path)
     tensors, metadata = read_header(path)
     found, record = (None, {}) if KEY not in metadata else read_envelope(metadata[KEY], str(path))

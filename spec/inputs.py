@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from .errors import InputError, listed
 from .model import ModelSpec
 
@@ -23,23 +24,25 @@ class Inputs:
         mask: (B, T) bool, True where a step is valid; None where all are.
         initial_states: by state name, (L*D, B, H) each; None for zeros (or for what the context gives).
         context: (B, C), or None.
+        source: what an encoder reads, or None.
     """
 
     inputs: Array
     mask: NDArray[np.bool_] | None
     initial_states: States | None
     context: Array | None
+    source: "Inputs | None" = None
 
 
 def checked_inputs(
-    spec: ModelSpec,
+    spec: AnySpec,
     dtype: str,
     inputs: ArrayLike,
     *,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
-    context: ArrayLike | None = None,
+    context: ArrayLike | Source | None = None,
 ) -> Inputs:
     """Arguments in the form that every backend computes with; numbers are converted to the model's dtype.
 
@@ -55,7 +58,28 @@ def checked_inputs(
     valid = checked_mask(batch, steps, lengths, mask)
     array = _tokens(array, spec.embedding.vocabulary_size, valid) if spec.embedding else numbers("inputs", array, dtype)
     states = None if initial_state is None else checked_states(spec, dtype, batch, initial_state, "initial_state")
-    return Inputs(array, valid, states, _context(spec, dtype, batch, states, context))
+    _check_start(spec, states, context)
+    if context is None:
+        return Inputs(array, valid, states, None)
+    if isinstance(spec, EncoderDecoderSpec):
+        return Inputs(array, valid, None, None, checked_source(spec, dtype, batch, context))
+    return Inputs(array, valid, states, checked_context(spec, dtype, batch, context))
+
+
+def checked_source(spec: EncoderDecoderSpec, dtype: str, batch: int, given: ArrayLike | Source) -> Inputs:
+    """What the encoder reads, in as many rows as the decoder; an array alone is a source without padding.
+
+    Raises:
+        InputError: as `checked_inputs`, or there are other rows.
+    """
+    source = given if isinstance(given, Source) else Source(given)
+    try:
+        found = checked_inputs(spec.encoder, dtype, source.inputs, lengths=source.lengths, mask=source.mask)
+    except InputError as error:
+        raise InputError(f"source: {error}") from error
+    if len(found.inputs) != batch:
+        raise InputError(f"source: expected the {batch} rows of the inputs, got {len(found.inputs)}")
+    return found
 
 
 def checked_mask(batch: int, steps: int, lengths: ArrayLike | None, mask: ArrayLike | None) -> NDArray[np.bool_] | None:
@@ -83,13 +107,14 @@ def checked_mask(batch: int, steps: int, lengths: ArrayLike | None, mask: ArrayL
 
 
 def checked_states(
-    spec: ModelSpec, dtype: str, batch: int, given: ArrayLike | Mapping[str, ArrayLike], where: str
+    spec: AnySpec, dtype: str, batch: int, given: ArrayLike | Mapping[str, ArrayLike], where: str
 ) -> States:
     """States by name, (L*D, B, H) each; a single array stands for the cell's only state. Raises InputError."""
     names = spec.cell_definition.states
     if not isinstance(given, Mapping):
         if len(names) > 1:
-            raise InputError(f"{where}: cell {spec.cell} has the states {listed(names)}; give a dict with each of them")
+            cell = spec.cell_definition.name
+            raise InputError(f"{where}: cell {cell} has the states {listed(names)}; give a dict with each of them")
         given = {names[0]: given}
     if set(given) != set(names):
         raise InputError(f"{where}: expected the states {listed(names)}, got {listed(given)}")
@@ -113,7 +138,7 @@ class Cotangents:
 
 
 def checked_cotangents(
-    spec: ModelSpec,
+    spec: AnySpec,
     dtype: str,
     batch: int,
     steps: int,
@@ -148,7 +173,7 @@ def checked_context(spec: ModelSpec, dtype: str, batch: int, context: ArrayLike)
     return _shaped("context", numbers("context", context, dtype), (batch, spec.context.size))
 
 
-def state_gradients(spec: ModelSpec, gradients: States) -> States:
+def state_gradients(spec: AnySpec, gradients: States) -> States:
     """Initial states' gradients by name: `initial_state` for the first state, `initial_state.{name}` for others."""
     first = spec.cell_definition.states[0]
     return {"initial_state" if name == first else f"initial_state.{name}": value for name, value in gradients.items()}
@@ -191,11 +216,12 @@ def _tokens(array: Array, vocabulary_size: int, valid: NDArray[np.bool_] | None)
     return array.astype(np.int64)
 
 
-def _context(spec: ModelSpec, dtype: str, batch: int, states: States | None, context: ArrayLike | None) -> Array | None:
-    if spec.context is None:
-        return None if context is None else checked_context(spec, dtype, batch, context)
-    if (context is None) == (states is None):
-        raise InputError("context and initial_state: a model with a context takes exactly one of them")
-    if context is None:
-        return None
-    return checked_context(spec, dtype, batch, context)
+def _check_start(spec: AnySpec, states: States | None, context: object) -> None:
+    """Raises InputError unless a model with a context has one or an initial state, and not both."""
+    if spec.context is not None and (context is None) == (states is None):
+        wanted = "a model with a context takes exactly one of them"
+        if isinstance(spec, EncoderDecoderSpec):
+            wanted = (
+                "an encoder-decoder takes context=Source(inputs, lengths), or the decoder's initial_state, not both"
+            )
+        raise InputError(f"context and initial_state: {wanted}")

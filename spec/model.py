@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import yaml
 
@@ -26,6 +26,48 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+
+
+class Versioned(Described):
+    """Base of what describes a whole model: as JSON and YAML it carries the spec's version."""
+
+    def to_json(self) -> str:
+        """Sorted JSON with the spec version; `from_json` gives back an equal spec."""
+        return json.dumps({"version": VERSION, **self.to_data()}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The spec that `to_json` wrote, or a person in its form. Raises SpecError."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"model spec: not JSON: {error}") from error
+        return cls.from_versioned(data)
+
+    def to_yaml(self) -> str:
+        """YAML with the spec version; `from_yaml` gives back an equal spec."""
+        return yaml.safe_dump({"version": VERSION, **self.to_data()}, sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """The spec that `to_yaml` wrote, or a person in its form; JSON is YAML too. Raises SpecError."""
+        return cls.from_versioned(read_yaml(text))
+
+    @classmethod
+    def from_versioned(cls, data: object) -> Self:
+        """The spec of plain data that has a key `version`. Raises SpecError."""
+        if not isinstance(data, dict):
+            raise SpecError(f"model spec: expected a mapping of names to values, got {type(data).__name__}")
+        check_version(data.get("version"), "model spec")
+        return cls.from_data({key: value for key, value in data.items() if key != "version"})
+
+
+def read_yaml(text: str) -> object:
+    """Plain data out of YAML. Raises SpecError."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(f"model spec: not YAML: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -63,7 +105,7 @@ class Context(Described):
 
 
 @dataclass(frozen=True)
-class ModelSpec(Described):
+class ModelSpec(Versioned):
     """A recurrent network, described once for all frameworks.
 
     Args:
@@ -163,6 +205,11 @@ class ModelSpec(Described):
         return self.input_size if layer == 0 else self.output_size
 
     @property
+    def title(self) -> str:
+        """In a few words, for messages."""
+        return f"{self.variant} with bias '{self.bias}'"
+
+    @property
     def is_core(self) -> bool:
         """True when there is no embedding, head or context: the model is the recurrent core alone."""
         return self.embedding is None and self.head is None and self.context is None
@@ -188,36 +235,3 @@ class ModelSpec(Described):
             )
         if self.context and not state_given:
             raise SpecError("step: a model with a context does not start from zeros; start from initial_state(context)")
-
-    def to_json(self) -> str:
-        """Sorted JSON with the spec version; `from_json` gives back an equal spec."""
-        return json.dumps({"version": VERSION, **self.to_data()}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "ModelSpec":
-        """The spec that `to_json` wrote, or a person in its form. Raises SpecError."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SpecError(f"model spec: not JSON: {error}") from error
-        return cls._from_versioned(data)
-
-    def to_yaml(self) -> str:
-        """YAML with the spec version; `from_yaml` gives back an equal spec."""
-        return yaml.safe_dump({"version": VERSION, **self.to_data()}, sort_keys=False)
-
-    @classmethod
-    def from_yaml(cls, text: str) -> "ModelSpec":
-        """The spec that `to_yaml` wrote, or a person in its form; JSON is YAML too. Raises SpecError."""
-        try:
-            data = yaml.load(text, _Loader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise SpecError(f"model spec: not YAML: {' '.join(str(error).split())}") from error
-        return cls._from_versioned(data)
-
-    @classmethod
-    def _from_versioned(cls, data: object) -> "ModelSpec":
-        if not isinstance(data, dict):
-            raise SpecError(f"model spec: expected a mapping of names to values, got {type(data).__name__}")
-        check_version(data.get("version"), "model spec")
-        return cls.from_data({key: value for key, value in data.items() if key != "version"})

@@ -24,7 +24,7 @@ def canonical_layers(tensors: Mapping[str, StoredTensor], hints: Hints) -> tuple
     """
     if hints.spec:
         names = [parameter.name for parameter in parameters(hints.spec)]
-        if not any(name in tensors for name in names if name.startswith("layers.")):  # others are torch's names too
+        if not any(name in tensors for name in names if ".layers." in f".{name}"):  # others are torch's names too
             return [], list(tensors)
         parts = {name: Part(name, tensor) for name, tensor in tensors.items()}
         check_parts(hints.spec, parts)

@@ -1,12 +1,13 @@
 """Names, shapes and initial values of a model's parameters: the canonical weights (SPEC.md, 9 to 11)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .encoder_decoder import AnySpec, EncoderDecoderSpec
 from .errors import WeightError, listed
 from .initializers import draw
 from .model import ModelSpec
@@ -29,8 +30,14 @@ class Parameter:
         return int(np.prod(self.shape))
 
 
-def parameters(spec: ModelSpec) -> tuple[Parameter, ...]:
-    """All parameters of a model in canonical order: embedding, context, layers from the bottom, head."""
+def parameters(spec: AnySpec) -> tuple[Parameter, ...]:
+    """All parameters of a model in canonical order: embedding, context, layers from the bottom, head.
+
+    Those of an encoder come before those of its decoder.
+    """
+    if isinstance(spec, EncoderDecoderSpec):
+        sides = spec.sides.items()
+        return tuple(replace(own, name=f"{side}.{own.name}") for side, part in sides for own in parameters(part))
     H, F = spec.hidden_size, spec.output_size
     found = []
     if spec.embedding:
@@ -62,12 +69,19 @@ def _direction_parameters(spec: ModelSpec, layer: int, direction: str) -> list[P
     ]
 
 
-def initial_weights(spec: ModelSpec, seed: int, dtype: str = "float32") -> Weights:
+def initial_weights(spec: AnySpec, seed: int, dtype: str = "float32") -> Weights:
     """The initial values of all parameters: the same bits for the same seed on every machine.
 
     float32 values are the float64 values, rounded.
     """
     check_dtype(dtype)
+    if isinstance(spec, ModelSpec):
+        return _drawn(spec, seed, dtype, "")
+    return {name: a for side, part in spec.sides.items() for name, a in _drawn(part, seed, dtype, f"{side}.").items()}
+
+
+def _drawn(spec: ModelSpec, seed: int, dtype: str, prefix: str) -> Weights:
+    """The same of one network, under names with a prefix, each of which has a stream of its own."""
     widths = {"embedding": spec.input_size, "head": spec.output_size}
     if spec.context:
         widths["context"] = spec.context.size
@@ -75,7 +89,8 @@ def initial_weights(spec: ModelSpec, seed: int, dtype: str = "float32") -> Weigh
     for parameter in parameters(spec):
         width = widths.get(parameter.name.split(".")[0], spec.hidden_size)
         rule = getattr(spec.initializer, parameter.role)
-        values[parameter.name] = draw(rule, seed, parameter.name, parameter.shape, width).astype(dtype)
+        name = prefix + parameter.name
+        values[name] = draw(rule, seed, name, parameter.shape, width).astype(dtype)
     return values
 
 
@@ -95,7 +110,7 @@ def weights_dtype(weights: Mapping[str, NDArray[Any]]) -> str:
     return check_dtype(found[0])
 
 
-def checked_weights(spec: ModelSpec, weights: Mapping[str, ArrayLike], dtype: str, *, cast: bool = False) -> Weights:
+def checked_weights(spec: AnySpec, weights: Mapping[str, ArrayLike], dtype: str, *, cast: bool = False) -> Weights:
     """The weights in canonical order, checked against the spec; the arrays are not copied unless converted.
 
     Raises:
@@ -104,9 +119,7 @@ def checked_weights(spec: ModelSpec, weights: Mapping[str, ArrayLike], dtype: st
     expected = {parameter.name: parameter for parameter in parameters(spec)}
     missing, surplus = set(expected) - set(weights), set(weights) - set(expected)
     if missing or surplus:
-        raise WeightError(
-            f"weights of a {spec.variant} with bias '{spec.bias}': missing {listed(missing)}; surplus {listed(surplus)}"
-        )
+        raise WeightError(f"weights of a {spec.title}: missing {listed(missing)}; surplus {listed(surplus)}")
     return {name: _checked(parameter, np.asarray(weights[name]), dtype, cast) for name, parameter in expected.items()}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .encoder_decoder import AnySpec
 from .errors import FileError, WeightError, listed
 from .model import ModelSpec
 from .parameters import parameters
@@ -238,14 +239,12 @@ def _written(index: int | slice) -> str:
     return f"{'' if index.start is None else index.start}:{'' if index.stop is None else index.stop}"
 
 
-def check_parts(spec: ModelSpec, parts: Mapping[str, Part]) -> None:
+def check_parts(spec: AnySpec, parts: Mapping[str, Part]) -> None:
     """Raises WeightError where a weight of the spec is missing, surplus, or of another shape or dtype: none is read."""
     expected = {parameter.name: parameter.shape for parameter in parameters(spec)}
     missing, surplus = set(expected) - set(parts), set(parts) - set(expected)
     if missing or surplus:
-        raise WeightError(
-            f"weights of a {spec.variant} with bias '{spec.bias}': missing {listed(missing)}; surplus {listed(surplus)}"
-        )
+        raise WeightError(f"weights of a {spec.title}: missing {listed(missing)}; surplus {listed(surplus)}")
     for name, shape in expected.items():
         if parts[name].shape != shape:
             raise WeightError(f"weight {name}: expected shape {shape}, got {parts[name].shape}")
@@ -277,7 +276,7 @@ class LazyWeights(Mapping[str, Array], ABC):
         return Rows.transposed(self[name]) if transposed else Rows.of(self[name])
 
     @abstractmethod
-    def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def described(self, spec: AnySpec) -> dict[str, tuple[str, tuple[int, ...]]]:
         """dtype and shape of each weight in canonical order, unread. Raises WeightError where they do not fit."""
 
 
@@ -300,7 +299,7 @@ class StoredWeights(LazyWeights):
     def __len__(self) -> int:
         return len(self.parts)
 
-    def described(self, spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def described(self, spec: AnySpec) -> dict[str, tuple[str, tuple[int, ...]]]:
         check_parts(spec, self.parts)
         return {p.name: (WIDENED[self.parts[p.name].tensor.dtype], p.shape) for p in parameters(spec)}
 
@@ -335,12 +334,17 @@ class FoundLayer:
 
     path: str
     kind: str
-    spec: ModelSpec | None = None
+    spec: AnySpec | None = None
     parts: Mapping[str, Part] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: str | None = None
     original: Original | None = None
+
+    @property
+    def network(self) -> ModelSpec | None:
+        """The spec where it is one network, and neither refused nor an encoder with a decoder."""
+        return self.spec if isinstance(self.spec, ModelSpec) else None
 
 
 @dataclass(frozen=True)
@@ -360,7 +364,7 @@ class FoundFile:
     layers: tuple[FoundLayer, ...]
     rest: Mapping[str, StoredTensor] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    spec: ModelSpec | None = None
+    spec: AnySpec | None = None
     provenance: Mapping[str, Any] | None = None
 
 
@@ -373,5 +377,5 @@ class Hints:
         nonlinearity: where the file does not tell; None for tanh.
     """
 
-    spec: ModelSpec | None = None
+    spec: AnySpec | None = None
     nonlinearity: str | None = None

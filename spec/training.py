@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from .data import Described, check_choice, check_number, check_size
 from .dropout import Masks
+from .encoder_decoder import AnySpec
 from .errors import InputError, SpecError, listed
 from .inputs import Inputs, as_array, checked_inputs, numbers
-from .model import ModelSpec
 from .optimizers import OPTIMIZERS, Optimizer
 from .schedules import SCHEDULES, Schedule
 
@@ -122,7 +122,7 @@ class Batch:
     Attributes:
         inputs: (B, T, I), or tokens (B, T).
         targets: classes (B, T) or (B,) for cross-entropy; numbers shaped as the scores for the squared error.
-        lengths, mask, initial_state, context: as for a run.
+        lengths, mask, initial_state, context: as for a run; the context of an encoder-decoder is a `Source`.
         continues: start from the final state of the trainer's last batch, taken as a constant
             (truncated backpropagation through time); that batch had as many rows.
     """
@@ -158,7 +158,7 @@ class CheckedBatch:
 
 
 def checked_batch(
-    spec: ModelSpec, dtype: str, loss: Loss, batch: Batch, carried: Mapping[str, Array] | None
+    spec: AnySpec, dtype: str, loss: Loss, batch: Batch, carried: Mapping[str, Array] | None
 ) -> CheckedBatch:
     """The batch in the form that every backend computes with.
 
@@ -191,7 +191,7 @@ def checked_batch(
 
 
 def checked_update(
-    spec: ModelSpec, dtype: str, loss: Loss, batches: Sequence[Batch], carried: Callable[[], Mapping[str, Array] | None]
+    spec: AnySpec, dtype: str, loss: Loss, batches: Sequence[Batch], carried: Callable[[], Mapping[str, Array] | None]
 ) -> Iterator[CheckedBatch]:
     """The batches of one update, one after the other, all divided by what the entries of all of them give.
 
@@ -202,12 +202,20 @@ def checked_update(
     """
     divisor, rows = None, 0
     if len(batches) > 1:
-        alone = [checked_batch(spec, dtype, loss, replace(batch, continues=False), None) for batch in batches]
+        alone = [checked_batch(spec, dtype, loss, batch, _zero_states(spec, dtype, batch)) for batch in batches]
         divisor = loss.divisor(sum(len(b.arguments.inputs) for b in alone), sum(b.count for b in alone))
     for batch in batches:
         checked = checked_batch(spec, dtype, loss, batch, carried() if batch.continues else None)
         yield replace(checked, divisor=divisor or checked.divisor, first_row=rows)
         rows += len(checked.arguments.inputs)
+
+
+def _zero_states(spec: AnySpec, dtype: str, batch: Batch) -> dict[str, Array] | None:
+    """Where a batch could go on from, to be checked by itself; None where it begins."""
+    if not batch.continues:
+        return None
+    shape = spec.state_shape(len(as_array("inputs", batch.inputs)))
+    return {name: np.zeros(shape, dtype) for name in spec.cell_definition.states}
 
 
 def _classes(targets: Array, entries: NDArray[np.bool_], size: int) -> Array:
@@ -228,7 +236,7 @@ def _numbers(targets: Array, entries: NDArray[np.bool_], size: int, dtype: str) 
 
 
 def checked_state(
-    spec: ModelSpec, training: TrainingSpec, dtype: str, state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+    spec: AnySpec, training: TrainingSpec, dtype: str, state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Array]:
     """A trainer's state, whole and of the right shapes: `step`, the slots, and `carried.{name}` or none of them.
 

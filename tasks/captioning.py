@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from ..spec import draws
 from ..spec.data import check_size
-from ..spec.model import Context, Embedding, Head, ModelSpec
+from ..spec.encoder_decoder import AnySpec
+from ..spec.model import Context, Embedding, Head
 from ..spec.training import Batch, CrossEntropy
 from .digits import Digits, Sequences
 from .drawn import ROWS_AT_ONCE, TEST_ROWS, TEST_SEED, Drawn, batches
@@ -65,7 +66,7 @@ class Captioning(Drawn):
         """What `load_task` takes."""
         return {"name": self.name, "embedding_size": self._width, "sha256": self._sha256}
 
-    def reason_against(self, spec: ModelSpec) -> str | None:
+    def reason_against(self, spec: AnySpec) -> str | None:
         """A model that reads backward has seen the word it is to give."""
         if spec.num_directions == 2:
             return (

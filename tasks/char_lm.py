@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.data import check_size
+from ..spec.encoder_decoder import AnySpec
 from ..spec.errors import FileError, InputError, SpecError
-from ..spec.model import Embedding, Head, ModelSpec
+from ..spec.model import Embedding, Head
 from ..spec.training import Batch, CrossEntropy
 from .markov import Markov
 from .task import Evaluation, ModelParts, check_unchanged, file_path, log_softmax
@@ -88,7 +89,7 @@ class CharLM:
             "embedding_size": self._width, "alphabet": self.alphabet, "sha256": self._sha256,
         }  # fmt: skip
 
-    def reason_against(self, spec: ModelSpec) -> str | None:
+    def reason_against(self, spec: AnySpec) -> str | None:
         """A model that reads backward has seen the character it is to predict."""
         if spec.num_directions == 2:
             return (

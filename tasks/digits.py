@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec import draws
+from ..spec.encoder_decoder import AnySpec
 from ..spec.errors import FileError, RnnZooError, listed
 from ..spec.inputs import checked_mask
-from ..spec.model import Head, ModelSpec
+from ..spec.model import Head
 from ..spec.npz import read_npz
 from ..spec.training import Batch, CrossEntropy
 from .task import Array, Evaluation, ModelParts, check_unchanged, file_path, log_softmax, needed, sha256_of
@@ -70,7 +71,7 @@ class Digits:
         """What `load_task` takes."""
         return {"name": self.name, "data": self._path and str(self._path), "sha256": self._sha256}
 
-    def reason_against(self, spec: ModelSpec) -> str | None:
+    def reason_against(self, spec: AnySpec) -> str | None:
         """None: every variant can classify."""
         return None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.model import ModelSpec
+from ..spec.encoder_decoder import AnySpec, Source
 from ..spec.training import Batch
 from .task import Array
 
@@ -29,7 +29,7 @@ class Drawn:
         """The examples of the evaluation, none of which is of an epoch's streams."""
         return self.drawn(TEST_SEED, f"{self.name}.test", TEST_ROWS)
 
-    def reason_against(self, spec: ModelSpec) -> str | None:
+    def reason_against(self, spec: AnySpec) -> str | None:
         """None: every variant can do this."""
         return None
 
@@ -44,8 +44,15 @@ class Drawn:
 
 def rows_of(whole: Batch, rows: Any) -> Batch:
     """Some rows of a batch."""
-    arrays = {name: getattr(whole, name) for name in ("inputs", "targets", "lengths", "context")}
-    return replace(whole, **{name: array[rows] for name, array in arrays.items() if array is not None})
+    found = {name: _rows(getattr(whole, name), rows) for name in ("inputs", "targets", "lengths", "context")}
+    return replace(whole, **found)
+
+
+def _rows(given: Any, rows: Any) -> Any:
+    """Of an array, of each in a source, or of nothing."""
+    if isinstance(given, Source):
+        return Source(*(_rows(array, rows) for array in given))
+    return None if given is None else given[rows]
 
 
 def batches(whole: Batch, batch_size: int) -> Iterator[Batch]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..spec.backend import Contents, load_backend
+from ..spec.backend import Contents, load_backend, unsupported
 from ..spec.errors import UnsupportedError
 from ..spec.parameters import weights_dtype
 from .task import Evaluation, task_of
@@ -29,7 +29,7 @@ def evaluate(contents: Contents, backend_name: str, **overrides: Any) -> Evaluat
 def built(contents: Contents, backend_name: str) -> Any:
     """The file's model in that backend. Raises BackendError, UnsupportedError or WeightError."""
     backend = load_backend(backend_name)
-    if reason := backend.supports(contents.spec):
+    if reason := unsupported(backend, contents.spec):
         raise UnsupportedError(f"backend {backend_name!r}: {reason}")
     model = backend.build(contents.spec, seed=0, dtype=weights_dtype(contents.weights))
     backend.from_spec(model, contents.weights)

@@ -7,8 +7,9 @@ import numpy as np
 
 from ..spec import draws
 from ..spec.data import check_choice, check_size
+from ..spec.encoder_decoder import AnySpec
 from ..spec.errors import FileError, SpecError
-from ..spec.model import Head, ModelSpec
+from ..spec.model import Head
 from ..spec.training import Batch, MeanSquaredError
 from .drawn import batches, rows_of, scores_of
 from .series import SEASONS, filled, own, published
@@ -87,7 +88,7 @@ class Forecast:
             "window": self._window, "season": self._season, "sha256": self._sha256,
         }  # fmt: skip
 
-    def reason_against(self, spec: ModelSpec) -> str | None:
+    def reason_against(self, spec: AnySpec) -> str | None:
         """None: who reads a window backward too has not seen the value after it."""
         return None
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.data import check_number, check_size
-from ..spec.model import Head, ModelSpec
+from ..spec.encoder_decoder import AnySpec
+from ..spec.model import Head
 from ..spec.training import Batch, MeanSquaredError
 from .drawn import TEST_SEED, Drawn, scores_of
 from .task import Evaluation, ModelParts
@@ -52,7 +53,7 @@ class OnuSleep(Drawn):
         """What `load_task` takes."""
         return {"name": self.name, "length": self._length, "delay_price": self._price}
 
-    def reason_against(self, spec: ModelSpec) -> str | None:
+    def reason_against(self, spec: AnySpec) -> str | None:
         """A model that reads backward has seen the traffic that it is to forecast."""
         if spec.num_directions == 2:
             return (

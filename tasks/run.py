@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..spec.backend import Contents, load_backend
+from ..spec.backend import Contents, load_backend, unsupported
 from ..spec.checkpoint import provenance
 from ..spec.data import check_choice, check_size
+from ..spec.encoder_decoder import AnySpec
 from ..spec.errors import BackendError, RnnZooError
-from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype
 from ..spec.run_state import RunState
 from ..spec.training import Batch, ClipByGlobalNorm, ClipByValue, TrainingSpec
@@ -81,7 +81,7 @@ class Run:
             if start
             else load_task({key: value for key, value in config["task"].items() if key != "suggested"})
         )
-        self.spec: ModelSpec = start.contents.spec if start else model_spec(self.task, config["model"])
+        self.spec: AnySpec = start.contents.spec if start else model_spec(self.task, config["model"])
         self._training = training_spec(self.task, config["optimizer"], config["schedule"], self._settings)
         self._build(start)
         self.steps, self._epoch, self._batch, self._seconds = 0, 1, 0, 0.0
@@ -96,7 +96,7 @@ class Run:
     def _build(self, start: Start | None) -> None:
         name = self.config["backend"]["name"]
         backend = load_backend(name)
-        if reason := backend.supports(self.spec):
+        if reason := unsupported(backend, self.spec):
             raise BackendError(f"backend {backend.name!r}: {reason}")
         if not hasattr(backend, "trainer"):
             raise BackendError(f"backend {backend.name!r}: it has no trainer, so that it runs models but trains none")

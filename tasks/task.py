@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.backend import Contents
+from ..spec.data import check_choice
+from ..spec.definitions import load_variant, variant_names, variant_of
 from ..spec.dropout import Dropout
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, final_state_size
 from ..spec.errors import BackendError, FileError, InputError, SpecError, listed
 from ..spec.model import Context, Embedding, Head, ModelSpec
 from ..spec.training import Batch, Loss
@@ -27,13 +30,37 @@ TASKS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
+class SourceParts:
+    """The fields of an encoder that the data decides.
+
+    Attributes:
+        decoder: the variant of the decoder beside it; None for the encoder's without the backward direction.
+    """
+
+    input_size: int
+    embedding: Embedding | None = None
+    decoder: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class ModelParts:
-    """The fields of a `ModelSpec` that the data decides."""
+    """The fields of a `ModelSpec` that the data decides; of a decoder, where there is a source for an encoder."""
 
     input_size: int
     head: Head
     embedding: Embedding | None = None
     context: Context | None = None
+    source: SourceParts | None = None
+
+    @classmethod
+    def of(cls, spec: AnySpec) -> "ModelParts | None":
+        """Those of a model; None where it has no head."""
+        if spec.head is None:
+            return None
+        if isinstance(spec, ModelSpec):
+            return cls(spec.input_size, spec.head, spec.embedding, spec.context)
+        source = SourceParts(spec.encoder.input_size, spec.encoder.embedding)
+        return cls(spec.input_size, spec.head, spec.embedding, source=source)
 
 
 @dataclass(frozen=True)
@@ -81,7 +108,7 @@ class Task(Protocol):
         """Plain data from which `load_task` makes this task again; it stands in a checkpoint's provenance."""
         ...
 
-    def reason_against(self, spec: ModelSpec) -> str | None:
+    def reason_against(self, spec: AnySpec) -> str | None:
         """Why a model makes no sense here, or None."""
         ...
 
@@ -149,33 +176,42 @@ def task_of(contents: Contents, overrides: Mapping[str, Any]) -> Task:
     return task
 
 
-def _check_fits(task: Task, spec: ModelSpec) -> None:
+def _check_fits(task: Task, spec: AnySpec) -> None:
     """Raises InputError where the model has another form than the task's data want; unused classes are fine."""
-    parts, head = task.parts, spec.head
-    same = (parts.input_size, parts.embedding, parts.context) == (spec.input_size, spec.embedding, spec.context)
-    if not (same and head and head.reads == parts.head.reads and head.size >= parts.head.size):
-        found = (
-            ModelParts(spec.input_size, spec.head, spec.embedding, spec.context)
-            if spec.head else "a model without a head"
-        )  # fmt: skip
+    parts, found = task.parts, ModelParts.of(spec)
+    if found is None or not _holds(found.head, parts.head) or found != replace(parts, head=found.head):
         way_out = f"name other data with 'rnnzoo evaluate FILE {task.source}=PATH'" if task.source else "train it anew"
-        raise InputError(f"task {task.name}: its data want {parts}, the model has {found}; {way_out}")
+        raise InputError(f"task {task.name}: its data want {parts}, the model has {found or 'no head'}; {way_out}")
 
 
-def model_spec(task: Task, fields: Mapping[str, Any]) -> ModelSpec:
-    """A model for the task: its parts, and the config's `model` group.
+def _holds(head: Head, wanted: Head) -> bool:
+    return head.reads == wanted.reads and head.size >= wanted.size
+
+
+def model_spec(task: Task, fields: Mapping[str, Any]) -> AnySpec:
+    """A model for the task: its parts, and the config's `model` group, which says of two networks what both are.
 
     Raises:
         SpecError: a field is out of its range, or the model makes no sense for the task.
     """
     parts, rates = task.parts, fields.get("dropout")
     given = {**fields, "dropout": None if rates is None else Dropout.from_data(rates, "model.dropout")}
-    spec = ModelSpec(
-        input_size=parts.input_size, embedding=parts.embedding, head=parts.head, context=parts.context, **given
-    )
+    own = {name: getattr(parts, name) for name in ("input_size", "embedding", "head", "context")}
+    spec = ModelSpec(**own, **given) if parts.source is None else _pair(parts.source, own, given)
     if reason := task.reason_against(spec):
         raise SpecError(f"task {task.name}: {reason}")
     return spec
+
+
+def _pair(source: SourceParts, own: Mapping[str, Any], fields: Mapping[str, Any]) -> EncoderDecoderSpec:
+    encoder = ModelSpec(input_size=source.input_size, embedding=source.embedding, **fields)
+    variant = source.decoder or variant_of(encoder.num_layers, 1)
+    check_choice("decoder", variant, tuple(variant_names()))
+    topology = load_variant(variant)
+    others = {"variant": variant, "num_layers": encoder.num_layers if topology.maximum_layers is None else 1}
+    others |= {"merge": encoder.merge if len(topology.directions) == 2 else "concat"}
+    others |= {"context": Context(final_state_size(encoder))}
+    return EncoderDecoderSpec(encoder, ModelSpec(**{**fields, **own, **others}))
 
 
 def needed(module: str, package: str, extra: str = "tasks") -> ModuleType:

@@ -1,19 +1,23 @@
-"""Keras objects: `Recurrent`, a layer; `SequenceModel`, it with embedding, context and head; exact optimizers.
+"""Keras objects: `Recurrent`, `SequenceModel` (with embedding, context, head), `EncoderDecoder`; exact optimizers.
 
 Keras and TensorFlow are imported when one of these is first asked for: the files of this package need neither. So
-`keras.saving.load_model` knows `Recurrent` and `SequenceModel` once one of them has been imported by its name.
+`keras.saving.load_model` knows the class of a model once it has been imported by its name.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .encoder_decoder import EncoderDecoder as EncoderDecoder
     from .model import SequenceModel as SequenceModel
     from .optimizers import SGD as SGD
     from .optimizers import Adam as Adam
     from .recurrent import Recurrent as Recurrent
 
-MODULES = {"Recurrent": "recurrent", "SequenceModel": "model", "SGD": "optimizers", "Adam": "optimizers"}
+MODULES = {
+    "Recurrent": "recurrent", "SequenceModel": "model", "EncoderDecoder": "encoder_decoder",
+    "SGD": "optimizers", "Adam": "optimizers",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -8,19 +8,21 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.model import ModelSpec
-from .options import ACTIVATIONS, MERGES
+from .options import ACTIVATIONS, MERGES, snake_case
 
 Data = dict[str, Any]
 NAMES = {meaning: name for names in (ACTIVATIONS, MERGES) for name, meaning in names.items()}
 
 
-def own_model(spec: ModelSpec, dtype: str) -> Data:
-    """A `SequenceModel`; to be loaded where this package is."""
-    config = {"name": "sequence_model", "spec": json.loads(spec.to_json()), "seed": 0, "dtype": dtype}
+def own_model(spec: AnySpec, dtype: str) -> Data:
+    """A `SequenceModel` or an `EncoderDecoder`; to be loaded where this package is."""
+    two = isinstance(spec, EncoderDecoderSpec)
+    module, kind = ("encoder_decoder", "EncoderDecoder") if two else ("model", "SequenceModel")
+    config = {"name": snake_case(kind), "spec": json.loads(spec.to_json()), "seed": 0, "dtype": dtype}
     return {
-        "module": "rnnzoo.tf_impl.model", "class_name": "SequenceModel", "config": config,
-        "registered_name": "rnnzoo>SequenceModel",
+        "module": f"rnnzoo.tf_impl.{module}", "class_name": kind, "config": config, "registered_name": f"rnnzoo>{kind}",
     }  # fmt: skip
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ..spec.encoder_decoder import AnySpec, Source
 from ..spec.errors import InputError, UnsupportedError, listed
+from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype
 
@@ -107,12 +109,28 @@ def real(where: str, given: Any, shape: Any, dtype: str) -> Tensor:
     return tensor
 
 
+def context_of(given: Mapping[str, Tensor]) -> Any:
+    """The context among tensors by name: a vector, a `Source`, or None."""
+    if "source.inputs" in given:
+        return Source(given["source.inputs"], mask=given.get("source.mask"))
+    return given.get("context")
+
+
+def tensors_of(given: Inputs) -> dict[str, Any]:
+    """The arguments of a run by name, those that are not given as None."""
+    found = {"inputs": given.inputs, "mask": given.mask, "context": given.context}
+    found |= {f"initial.{name}": state for name, state in (given.initial_states or {}).items()}
+    if given.source is not None:
+        found |= {"source.inputs": given.source.inputs, "source.mask": given.source.mask}
+    return found
+
+
 def single_or_all(states: dict[str, Any]) -> Any:
     """The only state itself, or the dict of several."""
     return next(iter(states.values())) if len(states) == 1 else states
 
 
-def named_states(spec: ModelSpec, states: Any) -> Tensors:
+def named_states(spec: AnySpec, states: Any) -> Tensors:
     """The states by name, whether there is one or a dict of several."""
     return states if isinstance(states, dict) else {spec.cell_definition.states[0]: states}
 

@@ -18,22 +18,22 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from ..spec.backend import Result
+from ..spec.encoder_decoder import AnySpec, Source, networks
 from ..spec.errors import UnsupportedError
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs, state_gradients
-from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, check_dtype
 from ..spec.training import TrainingSpec
 from . import weights as weight_table
-from .arguments import named_states
+from .arguments import context_of, named_states, tensors_of
 from .cells import load_cell
+from .encoder_decoder import EncoderDecoder, Model, build
 from .files import FILES
-from .model import SequenceModel, build
+from .model import SequenceModel
 from .optimizers import dense
 from .recurrent import Recurrent
 from .training import Trainer
 
 Tensors = dict[str, Any]
-Model = Recurrent | SequenceModel
 
 
 class TensorFlowBackend:
@@ -41,16 +41,18 @@ class TensorFlowBackend:
 
     name = "tf"
     files = FILES
+    encoder_decoders = True
 
-    def supports(self, spec: ModelSpec) -> str | None:
+    def supports(self, spec: AnySpec) -> str | None:
         """None, or why the model cannot be built."""
         try:
-            load_cell(spec.cell)
+            for network in networks(spec):
+                load_cell(network.cell)
         except UnsupportedError as error:
             return str(error)
         return None
 
-    def build(self, spec: ModelSpec, seed: int = 0, dtype: str = "float32") -> Model:
+    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32") -> Model:
         """The model with the spec's initial values. Raises UnsupportedError or WeightError."""
         if reason := self.supports(spec):
             raise UnsupportedError(reason)
@@ -64,7 +66,7 @@ class TensorFlowBackend:
         initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
         *,
         mask: ArrayLike | None = None,
-        context: ArrayLike | None = None,
+        context: ArrayLike | Source | None = None,
     ) -> Result:
         """Inference. Raises InputError."""
         given = checked_inputs(
@@ -85,7 +87,7 @@ class TensorFlowBackend:
         initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
         *,
         mask: ArrayLike | None = None,
-        context: ArrayLike | None = None,
+        context: ArrayLike | Source | None = None,
     ) -> dict[str, Any]:
         """Gradients of everything for the given cotangents. Raises InputError."""
         spec = model.spec
@@ -96,7 +98,7 @@ class TensorFlowBackend:
             spec, model.dtype, *given.inputs.shape[:2],
             outputs=outputs_cotangent, final_state=final_state_cotangent, scores=scores_cotangent,
         )  # fmt: skip
-        if given.context is None and given.initial_states is None:
+        if given.context is None and given.source is None and given.initial_states is None:
             given = replace(given, initial_states=_zero_states(spec, len(given.inputs), model.dtype))
         arguments, weights = _tensors(given), weight_table.variables(model)
         sources = {f"weight.{name}": variable.value for name, variable in weights.items()}
@@ -113,6 +115,7 @@ class TensorFlowBackend:
             name: np.array(weight_table.turned(name, g), order="C") for name, g in _part(found, "weight.").items()
         }
         gradients |= {name: found[name] for name in ("inputs", "context") if name in found}
+        gradients |= {"source": found["source.inputs"]} if "source.inputs" in found else {}
         return gradients | state_gradients(spec, _part(found, "initial."))
 
     def to_spec(self, model: Model) -> Weights:
@@ -123,7 +126,7 @@ class TensorFlowBackend:
         """Set all weights. Raises WeightError."""
         weight_table.from_spec(model, weights, cast=cast)
 
-    def trainer(self, model: SequenceModel, training: TrainingSpec) -> Trainer:
+    def trainer(self, model: SequenceModel | EncoderDecoder, training: TrainingSpec) -> Trainer:
         """A trainer that updates the model in place."""
         return Trainer(model, training)
 
@@ -135,7 +138,7 @@ def _results(model: Model, given: Tensors) -> Tensors:
         outputs, final = model.outputs_and_states(given["inputs"], mask, states)
     else:
         scores, outputs, final = model(
-            given["inputs"], mask=mask, initial_state=states, context=given.get("context"), return_state=True
+            given["inputs"], mask=mask, initial_state=states, context=context_of(given), return_state=True
         )
         final = named_states(model.spec, final)
     found = {"outputs": outputs, **{f"final.{name}": state for name, state in final.items()}}
@@ -144,9 +147,7 @@ def _results(model: Model, given: Tensors) -> Tensors:
 
 def _tensors(given: Inputs) -> Tensors:
     """The arguments that are given, by name."""
-    found = {"inputs": given.inputs, "mask": given.mask, "context": given.context}
-    found |= {f"initial.{name}": state for name, state in (given.initial_states or {}).items()}
-    return {name: tf.convert_to_tensor(value) for name, value in found.items() if value is not None}
+    return {name: tf.convert_to_tensor(value) for name, value in tensors_of(given).items() if value is not None}
 
 
 def _cotangents(cotangents: Cotangents) -> Tensors:
@@ -155,9 +156,8 @@ def _cotangents(cotangents: Cotangents) -> Tensors:
     return {name: tf.convert_to_tensor(value) for name, value in found.items() if value is not None}
 
 
-def _zero_states(spec: ModelSpec, batch: int, dtype: str) -> dict[str, Any]:
-    shape = (spec.num_layers * spec.num_directions, batch, spec.hidden_size)
-    return {name: np.zeros(shape, dtype) for name in spec.cell_definition.states}
+def _zero_states(spec: AnySpec, batch: int, dtype: str) -> dict[str, Any]:
+    return {name: np.zeros(spec.state_shape(batch), dtype) for name in spec.cell_definition.states}
 
 
 def _arrays(tensors: Tensors) -> dict[str, Any]:

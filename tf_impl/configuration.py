@@ -19,7 +19,7 @@ from .options import Data, is_object, name_of, snake_case
 
 MAXIMUM_DEPTH, MAXIMUM_OBJECTS = 64, 200_000
 PASSING = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization")
-OWN = ("rnnzoo>SequenceModel", "rnnzoo>Recurrent")
+OWN = ("rnnzoo>SequenceModel", "rnnzoo>Recurrent", "rnnzoo>EncoderDecoder")
 HISTORY = re.compile(r'"keras_history": \["((?:[^"\\]|\\.)*)", (\d+), (\d+)\]')
 
 

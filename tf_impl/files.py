@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import check_readable, read_envelope
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, spec_from_text
 from ..spec.errors import BackendError, FileError, SpecError, UnsupportedError
-from ..spec.model import ModelSpec
 from ..spec.sandbox import examined
 from ..spec.stored import FoundFile, FoundLayer, Hints, StoredTensor, check_names
 from .configuration import Record
@@ -90,13 +90,17 @@ class KerasFiles:
             return f"{path}: weights in several files; save them in one, with model.save_weights('model.weights.h5')"
         return None
 
-    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+    def holds(self, spec: AnySpec, *, plain: bool = False) -> str | None:
         """None, or why a file cannot hold the model."""
-        if plain and spec.cell != "rnn":
+        if not plain:
+            return None
+        if isinstance(spec, EncoderDecoderSpec):
+            return "Keras' standard layers have no encoder with a decoder; write the zoo's own file, without --plain"
+        if spec.cell != "rnn":
             return f"Keras' SimpleRNN has the cell rnn, not {spec.cell}; write the zoo's own file, without --plain"
-        if plain and spec.context:
+        if spec.context:
             return "a chain of Keras' standard layers has no context; write the zoo's own file, without --plain"
-        if plain and spec.bias not in self.plain_bias:
+        if spec.bias not in self.plain_bias:
             return "Keras' SimpleRNN has one bias, not two that are trained; add them up first (bias 'single')"
         return None
 
@@ -133,10 +137,10 @@ def _check_h5py() -> None:
         raise BackendError("Keras' files: the package 'h5py' is not installed; run: pip install 'rnnzoo[tf]'")
 
 
-def _spec(path: Path, record: Record) -> ModelSpec:
-    """The spec of the `SequenceModel` that Keras saved."""
+def _spec(path: Path, record: Record) -> AnySpec:
+    """The spec of the model of this package that Keras saved."""
     try:
-        return ModelSpec.from_json(json.dumps(record.spec))
+        return spec_from_text(json.dumps(record.spec))
     except SpecError as error:
         raise FileError(f"{path}: {error}") from error
 

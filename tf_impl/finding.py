@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..spec.definitions import variant_of
+from ..spec.encoder_decoder import AnySpec, spec_from_text
 from ..spec.errors import RnnZooError, SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import parameters
@@ -56,7 +57,7 @@ def found_layers(
         for part in layers[key].parts.values():
             rest.pop(part.name, None)
     after = {record.key: record.after for record in known.values()}
-    if not known and hints.spec and hints.spec.num_layers > 1:
+    if not known and isinstance(hints.spec, ModelSpec) and hints.spec.num_layers > 1:
         after = dict(zip(list(layers)[1:], layers, strict=False))
     return [*layers.values(), *_stacks(layers, after)], list(rest)
 
@@ -133,7 +134,7 @@ def _obstacle(found: FoundLayer, sides: Sides) -> str | None:
 def _spec(sides: Sides, record: Record | None, hints: Hints) -> ModelSpec:
     first = next(iter(sides.values()))
     H, I = first[0].parts["input_weight"].shape  # noqa: E741 (the spec's symbol)
-    told = record or hints.spec
+    told = record or (hints.spec if isinstance(hints.spec, ModelSpec) else None)
     return ModelSpec(
         variant_of(len(first), len(sides)), I, H, len(first),
         (record and record.nonlinearity) or hints.nonlinearity or (told.nonlinearity if told else "tanh"),
@@ -159,16 +160,16 @@ def _stacks(layers: Mapping[str, FoundLayer], after: Mapping[str, str]) -> list[
 
 def _fit(lower: FoundLayer, upper: FoundLayer) -> bool:
     """Whether two layers can be neighbours in a stack."""
-    if lower.spec is None or upper.spec is None or lower.spec.output_size != upper.spec.input_size:
+    if lower.network is None or upper.network is None or lower.network.output_size != upper.network.input_size:
         return False
     same = ("hidden_size", "num_directions", "nonlinearity", "bias", "merge")
     dtypes = {part.tensor.dtype for layer in (lower, upper) for part in layer.parts.values()}
-    return len(dtypes) == 1 and all(getattr(lower.spec, name) == getattr(upper.spec, name) for name in same)
+    return len(dtypes) == 1 and all(getattr(lower.network, name) == getattr(upper.network, name) for name in same)
 
 
 def _stack(layers: list[FoundLayer]) -> FoundLayer:
     parts: dict[str, Part] = {}
-    specs = [layer.spec for layer in layers if layer.spec is not None]
+    specs = [layer.network for layer in layers if layer.network is not None]
     count = sum(spec.num_layers for spec in specs)
     number = 0
     for layer, spec in zip(layers, specs, strict=True):
@@ -197,7 +198,7 @@ def _joined(originals: list[Original], count: int) -> Original | None:
 def _own(record: Record, tensors: Tensors) -> FoundLayer:
     """A layer or a model of this package among the layers of another model."""
     try:
-        spec = ModelSpec.from_json(json.dumps(record.spec))
+        spec = spec_from_text(json.dumps(record.spec))
         parts: dict[str, Part] = {}
         for parameter in parameters(spec):
             row = place(parameter.name)
@@ -210,20 +211,21 @@ def _own(record: Record, tensors: Tensors) -> FoundLayer:
     return FoundLayer(record.path, KIND, spec, parts)
 
 
-def own_model(spec: ModelSpec, tensors: Tensors) -> tuple[FoundLayer, list[str]]:
+def own_model(spec: AnySpec, tensors: Tensors) -> tuple[FoundLayer, list[str]]:
     """The model that a file of this package holds, in its own layout or in Keras' standard layers; and the other names.
 
     Raises:
         WeightError: a weight is missing or does not fit, or there is another besides the optimizer's.
     """
-    plain = not is_own_layout(tensors)
-    rows = {p.name: plain_place(spec, p.name) if plain else own_place(p.name) for p in parameters(spec)}
+    if isinstance(spec, ModelSpec) and not is_own_layout(tensors):
+        rows = {p.name: plain_place(spec, p.name) for p in parameters(spec)}
+    else:
+        rows = {p.name: own_place(p.name) for p in parameters(spec)}
     rest = [name for name in tensors if name.startswith("optimizer/")]
     expected, got = {name for name, _ in rows.values()}, set(tensors) - set(rest)
     if expected != got:
         raise WeightError(
-            f"Keras file of a {spec.variant} with bias '{spec.bias}': "
-            f"missing {listed(expected - got)}; surplus {listed(got - expected)}"
+            f"Keras file of a {spec.title}: missing {listed(expected - got)}; surplus {listed(got - expected)}"
         )
     parts = {name: Part(key, tensors[key], transposed=transposed) for name, (key, transposed) in rows.items()}
     check_parts(spec, parts)
@@ -231,11 +233,11 @@ def own_model(spec: ModelSpec, tensors: Tensors) -> tuple[FoundLayer, list[str]]
 
 
 def is_own_layout(tensors: Tensors) -> bool:
-    """Whether the tensors have the names that `SequenceModel` gives them."""
-    return any(name.startswith("core/vars/") for name in tensors)
+    """Whether the tensors have the names that `SequenceModel` or `EncoderDecoder` gives them."""
+    return any(name.startswith(("core/vars/", "encoder/core/vars/")) for name in tensors)
 
 
 def own_place(name: str) -> tuple[str, bool]:
-    """Where a weight stands in a file of a `SequenceModel`, and whether it is transposed there."""
+    """Where a weight stands in a file of this package's models, and whether it is transposed there."""
     row = place(name)
     return f"{row.layer}/vars/{row.key}", row.transposed

@@ -195,8 +195,3 @@ def _dense(name: str, inputs: int, outputs: int, bias: bool, dtype: str) -> Any:
     layer = keras.layers.Dense(outputs, use_bias=bias, kernel_initializer="zeros", dtype=dtype, name=name)
     layer.build((None, inputs))
     return layer
-
-
-def build(spec: ModelSpec, seed: int, dtype: str) -> Recurrent | SequenceModel:
-    """`Recurrent` where the spec is the core alone, else `SequenceModel`."""
-    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)

@@ -196,8 +196,8 @@ def _anatomy(model: Any) -> Anatomy:
     recurrent = [_layer(model, item) for item in items]
     cells_of = {record.key: _cells(layer) for record, layer in zip(layers(data).records, recurrent, strict=True)}
     found, variables = _found(layers(data).records, cells_of)
-    assert found.spec is not None
-    spec = found.spec
+    assert found.network is not None
+    spec = found.network
     weights = {name: (variables[part.name], part.transposed) for name, part in found.parts.items()}
     if embedding is not None:
         if embedding.mask_zero:

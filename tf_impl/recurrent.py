@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from ..spec.dropout import Masks
+from ..spec.encoder_decoder import spec_from_text
 from ..spec.errors import SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
@@ -290,5 +291,5 @@ def config_of(layer: Any) -> dict[str, Any]:
 
 
 def from_data(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with its spec as a `ModelSpec`. Raises SpecError."""
-    return config | {"spec": ModelSpec.from_json(json.dumps(config["spec"]))}
+    """The configuration with its spec as an object. Raises SpecError."""
+    return config | {"spec": spec_from_text(json.dumps(config["spec"]))}

@@ -20,7 +20,8 @@ from ..spec.training import (
     checked_state,
     checked_update,
 )
-from .arguments import named_states
+from .arguments import context_of, named_states, tensors_of
+from .encoder_decoder import EncoderDecoder
 from .graphs import Graph
 from .model import SequenceModel
 from .optimizers import dense, optimizer_of
@@ -66,7 +67,7 @@ class Trainer:
         UnsupportedError: a weight is frozen (`trainable = False`).
     """
 
-    def __init__(self, model: SequenceModel, training: TrainingSpec) -> None:
+    def __init__(self, model: SequenceModel | EncoderDecoder, training: TrainingSpec) -> None:
         self.model = model
         self.training = training
         self._weights = variables(model)
@@ -108,18 +109,14 @@ class Trainer:
         self._carried = {name: state.numpy() for name, state in final.items()}
 
     def _tensors(self, batch: CheckedBatch) -> dict[str, Any]:
-        given, dtype = batch.arguments, self.model.dtype
         masks = self.training.masks(int(self._optimizer.iterations.numpy()) + 1, batch)
-        return {
-            "inputs": given.inputs,
-            "mask": given.mask,
-            "context": given.context,
-            **{f"initial.{name}": state for name, state in (given.initial_states or {}).items()},
+        found = {
             "targets": batch.targets,
             "entries": batch.entries,
-            "scale": np.asarray(1 / batch.divisor, dtype),
-            **({f"masks.{name}": _int64(word) for name, word in masks._asdict().items()} if self._drops else {}),
+            "scale": np.asarray(1 / batch.divisor, self.model.dtype),
         }
+        found |= {f"masks.{name}": _int64(word) for name, word in masks._asdict().items()} if self._drops else {}
+        return tensors_of(batch.arguments) | found
 
     def _update(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         loss, gradients, final = self._gradients(given)
@@ -134,7 +131,7 @@ class Trainer:
                 given["inputs"],
                 mask=given.get("mask"),
                 initial_state=initial or None,
-                context=given.get("context"),
+                context=context_of(given),
                 return_state=True,
                 dropout=masks,
             )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..spec.encoder_decoder import EncoderDecoderSpec
 from ..spec.parameters import Weights, checked_weights, parameters
 
 
@@ -36,7 +37,11 @@ PLACES: Mapping[str, Place] = {
 
 
 def place(name: str) -> Place:
-    """Where the weight of that canonical name stands."""
+    """Where the weight of that canonical name stands; in an encoder or a decoder, below its name."""
+    side, _, own = name.partition(".")
+    if side in ("encoder", "decoder"):
+        row = place(own)
+        return row._replace(layer=f"{side}/{row.layer}")
     direction, _, kind = name.rpartition(".")
     if not direction.startswith("layers."):
         return PLACES[name]
@@ -50,7 +55,10 @@ def turned(name: str, array: Any) -> Any:
 
 
 def variables(model: Any) -> dict[str, Any]:
-    """The Keras variables of a `SequenceModel` or a `Recurrent` by canonical name, in canonical order."""
+    """The Keras variables of a model of this package by canonical name, in canonical order."""
+    if isinstance(model.spec, EncoderDecoderSpec):
+        sides = {side: variables(getattr(model, side)) for side in model.spec.sides}
+        return {f"{side}.{name}": variable for side, own in sides.items() for name, variable in own.items()}
     core = {variable.name: variable for variable in getattr(model, "core", model).weights}
     found = {}
     for parameter in parameters(model.spec):

@@ -39,7 +39,7 @@ def write(path: Path, contents: Contents, *, plain: bool, prefix: str) -> None:
     found, text = described(contents), envelope(contents.spec, contents.provenance)
     dtype, rows = next(iter(found.values()))[0], []
     for name, (_, shape) in found.items():
-        key, transposed = plain_place(contents.spec, name) if plain else own_place(name)
+        key, transposed = plain_place(contents.network, name) if plain else own_place(name)
         rows.append(Row(name, key, shape[::-1] if transposed else shape, transposed))
     if path.suffix != ".keras":
         places = _make(path, rows, dtype, text)
@@ -49,7 +49,7 @@ def write(path: Path, contents: Contents, *, plain: bool, prefix: str) -> None:
                 write_rows(file, rows_of(contents.weights, row.name, transposed=row.transposed))
         return
     model = (
-        architecture.plain_model(contents.spec, dtype, prefix)
+        architecture.plain_model(contents.network, dtype, prefix)
         if plain
         else architecture.own_model(contents.spec, dtype)
     )

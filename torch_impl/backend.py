@@ -9,20 +9,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..spec.backend import Result
+from ..spec.encoder_decoder import AnySpec, Source, networks
 from ..spec.errors import UnsupportedError
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs, state_gradients
-from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, check_dtype
 from ..spec.training import TrainingSpec
 from . import weights as weight_table
 from .cells import load_cell
+from .encoder_decoder import Model, arguments, build, named_result
 from .files import FILES
-from .model import SequenceModel, arguments, build, named_result
-from .recurrent import Recurrent
 from .training import Trainer
 from .weights import model_dtype, names_of, to_array, to_tensor
-
-Model = Recurrent | SequenceModel
 
 
 class TorchBackend:
@@ -30,16 +27,18 @@ class TorchBackend:
 
     name = "torch"
     files = FILES
+    encoder_decoders = True
 
-    def supports(self, spec: ModelSpec) -> str | None:
+    def supports(self, spec: AnySpec) -> str | None:
         """None, or why the model cannot be built."""
         try:
-            load_cell(spec.cell)
+            for network in networks(spec):
+                load_cell(network.cell)
         except UnsupportedError as error:
             return str(error)
         return None
 
-    def build(self, spec: ModelSpec, seed: int = 0, dtype: str = "float32") -> Model:
+    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32") -> Model:
         """The model with the spec's initial values. Raises UnsupportedError or WeightError."""
         if reason := self.supports(spec):
             raise UnsupportedError(reason)
@@ -53,7 +52,7 @@ class TorchBackend:
         initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
         *,
         mask: ArrayLike | None = None,
-        context: ArrayLike | None = None,
+        context: ArrayLike | Source | None = None,
     ) -> Result:
         """Inference; the model's mode (train or eval) is left as it is. Raises InputError."""
         given = checked_inputs(
@@ -76,7 +75,7 @@ class TorchBackend:
         initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
         *,
         mask: ArrayLike | None = None,
-        context: ArrayLike | None = None,
+        context: ArrayLike | Source | None = None,
     ) -> dict[str, Any]:
         """Gradients of everything for the given cotangents; `.grad` and `requires_grad` stay. Raises InputError."""
         dtype = model_dtype(model)
@@ -125,6 +124,9 @@ def _argument_leaves(model: Model, given: Inputs, named: dict[str, Any]) -> dict
     leaves = {} if model.spec.embedding else {"inputs": named["inputs"].requires_grad_()}
     if given.context is not None:
         return leaves | {"context": named["context"].requires_grad_()}
+    if given.source is not None:
+        source = named["context"].inputs
+        return leaves | ({"source": source.requires_grad_()} if source.is_floating_point() else {})
     if named["initial_state"] is None:
         named["initial_state"] = _zero_states(model, len(given.inputs))
     states = {name: state.requires_grad_() for name, state in named["initial_state"].items()}
@@ -134,7 +136,7 @@ def _argument_leaves(model: Model, given: Inputs, named: dict[str, Any]) -> dict
 
 def _zero_states(model: Model, B: int) -> dict[str, Tensor]:
     spec = model.spec
-    zeros = np.zeros((spec.num_layers * spec.num_directions, B, spec.hidden_size), model_dtype(model))
+    zeros = np.zeros(spec.state_shape(B), model_dtype(model))
     device = next(model.parameters()).device
     return {name: to_tensor(zeros, device) for name in spec.cell_definition.states}
 

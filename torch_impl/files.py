@@ -10,8 +10,8 @@ from typing import Any
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, NO_HINTS, check_readable, described, envelope, read_envelope
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.errors import RnnZooError, WeightError, listed
-from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.safetensors_format import read_header, write_safetensors
 from ..spec.sandbox import examined
@@ -59,9 +59,9 @@ class TorchFiles:
         left = {name: tensors[name] for name in rest}
         return FoundFile("torch checkpoint", tuple(layers), left, found["facts"], spec, record)
 
-    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+    def holds(self, spec: AnySpec, *, plain: bool = False) -> str | None:
         """None, or why the file cannot hold the model."""
-        if plain and spec.bias not in self.plain_bias:
+        if plain and not isinstance(spec, EncoderDecoderSpec) and spec.bias not in self.plain_bias:
             return f"torch.nn.RNN has two biases or none, not a {spec.bias} one; {OWN_LAYOUT}"
         return not_standard(spec) if plain else None
 

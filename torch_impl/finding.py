@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..spec.definitions import variant_of
+from ..spec.encoder_decoder import AnySpec, networks
 from ..spec.errors import RnnZooError, UnsupportedError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.stored import WIDENED, FoundLayer, Hints, Original, Part, StoredTensor, check_count, check_parts
-from .naming import CORES, not_standard, plain_names, state_dict_names
+from .naming import not_standard, plain_names, state_dict_names
 
+FIRST = "weight_ih_l0"
 LAST = "\U0010ffff"  # no name goes on with it
 SURPLUS = 1000  # tensors beside a model whose names are told
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel, and of torch.compile
@@ -166,7 +168,7 @@ def _parts(spec: ModelSpec, group: Group) -> dict[str, Part]:
     return {name: group.tensors[other] for name, other in own.items()}
 
 
-def _models(tensors: Mapping[str, StoredTensor], groups: list[Group], spec: ModelSpec) -> list[FoundLayer]:
+def _models(tensors: Mapping[str, StoredTensor], groups: list[Group], spec: AnySpec) -> list[FoundLayer]:
     """The models of that spec, in the own layout or in that of standard layers.
 
     Raises:
@@ -174,8 +176,8 @@ def _models(tensors: Mapping[str, StoredTensor], groups: list[Group], spec: Mode
     """
     found: dict[str, FoundLayer] = {}
     errors, own = [], sorted(tensors)
-    for names, core in ((state_dict_names(spec), CORES[0]), (plain_names(spec), CORES[1])):
-        core = "" if spec.is_core else core
+    for names in (state_dict_names(spec), plain_names(spec)):
+        core = next(iter(own for own in names.values() if own.endswith(FIRST))).removesuffix(FIRST)
         for group in (group for group in groups if group.prefix.endswith(core)):
             prefix = group.prefix.removesuffix(core)
             if prefix in found:
@@ -194,10 +196,10 @@ def _models(tensors: Mapping[str, StoredTensor], groups: list[Group], spec: Mode
     return list(found.values())
 
 
-def _check_cell(group: Group, spec: ModelSpec) -> None:
+def _check_cell(group: Group, spec: AnySpec) -> None:
     """Raises UnsupportedError for another cell; a spec whose cell has as many gates is taken at its word."""
     name = group.kind.removeprefix("torch.nn.")
-    if name.startswith(("LSTM", "GRU")) and len(spec.cell_definition.gates) != group.gates:
+    if name.startswith(("LSTM", "GRU")) and len(networks(spec)[0].cell_definition.gates) != group.gates:
         shapes = {own: part.shape for own, part in group.tensors.items() if own.startswith("weight_hh")}
         raise UnsupportedError(
             f"{group.prefix}{min(shapes)} of shape {min(shapes.values())} belongs to {name} weights; "
@@ -205,17 +207,14 @@ def _check_cell(group: Group, spec: ModelSpec) -> None:
         )
 
 
-def _model(tensors: Mapping[str, StoredTensor], names: Mapping[str, str], prefix: str, spec: ModelSpec) -> FoundLayer:
+def _model(tensors: Mapping[str, StoredTensor], names: Mapping[str, str], prefix: str, spec: AnySpec) -> FoundLayer:
     """The model of these tensors, whose names are without the prefix. Raises WeightError."""
     missing, surplus = set(names.values()) - set(tensors), set(tensors) - set(names.values())
     if missing or surplus:
-        raise WeightError(
-            f"state dict of a {spec.variant} with bias '{spec.bias}': missing {listed(missing)}; "
-            f"surplus {listed(surplus)}"
-        )
+        raise WeightError(f"state dict of a {spec.title}: missing {listed(missing)}; surplus {listed(surplus)}")
     parts = {canonical: Part(prefix + own, tensors[own]) for canonical, own in names.items()}
     check_parts(spec, parts)
-    if spec.is_core and spec.bias != "single" and not not_standard(spec):
+    if isinstance(spec, ModelSpec) and spec.is_core and spec.bias != "single" and not not_standard(spec):
         own = {name: Part(prefix + name, tensor) for name, tensor in tensors.items()}
         return FoundLayer(prefix, f"torch.nn.{GATES[1]}", spec, parts, original=_original(own, spec))
     return FoundLayer(prefix, KIND, spec, parts)

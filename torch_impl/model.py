@@ -10,13 +10,12 @@ from torch.utils import _pytree
 
 from ..spec.dropout import Masks
 from ..spec.errors import InputError
-from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights
 from .arguments import check_tensor, one_step, valid_steps
 from .recurrence import without_autocast
 from .recurrent import Recurrent, States, merge
-from .weights import dtype_name, from_spec, to_tensor
+from .weights import dtype_name, from_spec
 
 
 class SequenceOutput(NamedTuple):
@@ -182,29 +181,3 @@ class SequenceModel(nn.Module):
 def _empty(kind: type[nn.Module], *sizes: int, **options: Any) -> Any:
     """The module with its parameters unset, so that no global generator is used."""
     return nn.utils.skip_init(kind, *sizes, **options)
-
-
-def build(spec: ModelSpec, seed: int, dtype: str) -> Recurrent | SequenceModel:
-    """`Recurrent` where the spec is the core alone, else `SequenceModel`."""
-    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)
-
-
-def arguments(model: Recurrent | SequenceModel, given: Inputs) -> dict[str, Any]:
-    """Checked arrays as what the model's `forward` takes, on its device."""
-    device = next(model.parameters()).device
-    states = given.initial_states
-    found: dict[str, Any] = {
-        "inputs": to_tensor(given.inputs, device),
-        "mask": None if given.mask is None else to_tensor(given.mask, device),
-        "initial_state": None if states is None else {name: to_tensor(a, device) for name, a in states.items()},
-    }
-    if given.context is not None:
-        found["context"] = to_tensor(given.context, device)
-    return found
-
-
-def named_result(model: Recurrent | SequenceModel, result: Any) -> tuple[Tensor, States, Tensor | None]:
-    """Outputs, final states by name, and scores, from what either model's `forward` gave."""
-    outputs, final, scores = result if len(result) == 3 else (*result, None)
-    names = model.spec.cell_definition.states
-    return outputs, dict(final) if isinstance(final, Mapping) else {names[0]: final}, scores

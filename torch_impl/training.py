@@ -19,9 +19,8 @@ from ..spec.training import (
     checked_state,
     checked_update,
 )
-from .model import SequenceModel, arguments, named_result
+from .encoder_decoder import Model, arguments, named_result
 from .optimizers import SLOTS, torch_optimizer
-from .recurrent import Recurrent
 from .weights import model_dtype, named_parameters, to_array, to_tensor
 
 
@@ -57,7 +56,7 @@ def clipped(clip: Clip | None, gradients: list[Tensor], norm: float) -> list[Ten
 class Trainer:
     """Updates a model in place, one batch at a time. Weights whose `requires_grad` is False stay as they are."""
 
-    def __init__(self, model: Recurrent | SequenceModel, training: TrainingSpec) -> None:
+    def __init__(self, model: Model, training: TrainingSpec) -> None:
         self.model = model
         self.training = training
         self._weights = named_parameters(model)

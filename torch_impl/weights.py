@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, check_dtype, checked_weights
 from .naming import state_dict_names as state_dict_names
@@ -40,10 +41,10 @@ def from_spec(model: nn.Module, weights: Mapping[str, ArrayLike], *, cast: bool 
             own[name].copy_(to_tensor(array))
 
 
-def spec_of(model: nn.Module) -> ModelSpec:
+def spec_of(model: nn.Module) -> AnySpec:
     """What the model is."""
     spec: Any = model.spec
-    assert isinstance(spec, ModelSpec)
+    assert isinstance(spec, ModelSpec | EncoderDecoderSpec)
     return spec
 
 

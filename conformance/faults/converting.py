@@ -114,12 +114,12 @@ def _as_it_is(given: Any) -> Any:
 
 
 def _weights(change: Callable[[ModelSpec, dict[str, Array]], dict[str, Array]]) -> Callable[[Contents], Contents]:
-    return lambda contents: contents._replace(weights=change(contents.spec, dict(contents.weights)))
+    return lambda contents: contents._replace(weights=change(contents.network, dict(contents.weights)))
 
 
 def _directions_swapped(layer: FoundLayer) -> FoundLayer:
-    assert layer.spec is not None
-    return replace(layer, parts={name: layer.parts[other_direction(layer.spec, name)] for name in layer.parts})
+    assert layer.network is not None
+    return replace(layer, parts={name: layer.parts[other_direction(layer.network, name)] for name in layer.parts})
 
 
 def _layers_swapped(spec: ModelSpec, weights: dict[str, Array]) -> dict[str, Array]:
@@ -134,8 +134,8 @@ def _biases_summed(spec: ModelSpec, weights: dict[str, Array]) -> dict[str, Arra
 
 
 def _another_nonlinearity(contents: Contents) -> Contents:
-    other = "relu" if contents.spec.nonlinearity != "relu" else "tanh"
-    return contents._replace(spec=replace(contents.spec, nonlinearity=other))
+    other = "relu" if contents.network.nonlinearity != "relu" else "tanh"
+    return contents._replace(spec=replace(contents.network, nonlinearity=other))
 
 
 def _left_initial(spec: ModelSpec, weights: dict[str, Array]) -> dict[str, Array]:

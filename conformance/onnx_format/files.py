@@ -7,6 +7,7 @@ from typing import Any
 
 from ...spec.backend import Contents
 from ...spec.checkpoint import KEY, NO_HINTS, check_readable, read_envelope
+from ...spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ...spec.errors import FileError, UnsupportedError, WeightError
 from ...spec.model import ModelSpec
 from ...spec.naming import KIND
@@ -22,6 +23,7 @@ LAYERS = 2**12  # recurrent nodes of a model
 OF_TORCH = re.compile(r"(?P<prefix>|.*\.)(weight|bias)_(ih|hh)(_l\d+(_reverse)?)?")
 STEPS = "the exporter wrote its steps one by one, without a node that tells what the layer is"
 WAY_OUT = "export it with torch.onnx.export(..., dynamo=False), or convert the state dict"
+NOT_TWO = "an ONNX file holds one recurrent network, not an encoder with its decoder"
 CORE = ("variant", "input_size", "hidden_size", "num_layers", "nonlinearity", "merge")
 
 
@@ -31,8 +33,10 @@ class OnnxFiles:
     suffixes = (".onnx",)
     plain_bias = ("none", "double", "single")
 
-    def holds(self, spec: ModelSpec, *, plain: bool = False) -> str | None:
+    def holds(self, spec: AnySpec, *, plain: bool = False) -> str | None:
         """None, or why no file can express the spec; plain or not, its nodes are ONNX' own."""
+        if isinstance(spec, EncoderDecoderSpec):
+            return f"{NOT_TWO}; keep the model in a .safetensors file"
         if spec.cell != "rnn":
             return f"ONNX' RNN is the cell rnn, not {spec.cell}; keep the model in a .safetensors file"
         return too_large(spec)
@@ -72,6 +76,8 @@ def found_in(path: Path, data: Mapping[str, Any], hints: Hints = NO_HINTS) -> Fo
     texts = {entry.get("key"): entry.get("value", "") for entry in data.get("metadata_props", ())}
     own, record = read_envelope(texts[KEY], str(path)) if KEY in texts else (None, None)
     if spec := hints.spec or own:
+        if isinstance(spec, EncoderDecoderSpec):
+            raise UnsupportedError(f"{path}: {NOT_TWO}")
         whole = _whole(graph, layers, spec)
         layers = [whole] if not whole.refusal else [whole, *layers] if own else layers
     used = {part.name for layer in layers for part in layer.parts.values()}

@@ -17,7 +17,7 @@ Values = Mapping[tuple[int, str], tuple[str, tuple[str, ...]]]
 
 def joined(graph: Graph, layers: Layers) -> list[FoundLayer]:
     """The layers with their merges, and behind them the stacks that they make up."""
-    directions = {index: layer.spec.num_directions for index, layer in layers.items() if layer.spec}
+    directions = {index: layer.network.num_directions for index, layer in layers.items() if layer.network}
     found = trails(graph, directions)
     merges = found.merges()
     merged = {index: _merged(layer, merges.get(index, set())) for index, layer in layers.items()}
@@ -33,19 +33,19 @@ def joined(graph: Graph, layers: Layers) -> list[FoundLayer]:
 
 def _with_original(graph: Graph, layer: FoundLayer, members: list[int], values: Values) -> FoundLayer:
     """The layer with what a runtime runs of the file."""
-    if layer.spec is None:
+    if layer.network is None:
         return layer
-    told = layer.spec.num_directions == 2 and not layer.assumed
-    merged = values.get((members[-1], layer.spec.merge)) if told else None
-    return replace(layer, original=excerpt(graph, members, layer.spec.merge, merged))
+    told = layer.network.num_directions == 2 and not layer.assumed
+    merged = values.get((members[-1], layer.network.merge)) if told else None
+    return replace(layer, original=excerpt(graph, members, layer.network.merge, merged))
 
 
 def _merged(layer: FoundLayer, merges: set[str]) -> FoundLayer:
-    if layer.spec is None or layer.spec.num_directions == 1:
+    if layer.network is None or layer.network.num_directions == 1:
         return layer
     if len(merges) != 1:
         return replace(layer, assumed=("merge",))
-    return replace(layer, spec=replace(layer.spec, merge=merges.pop()))
+    return replace(layer, spec=replace(layer.network, merge=merges.pop()))
 
 
 def _chains(graph: Graph, layers: Layers, found: Trails) -> Iterator[tuple[list[int], str]]:
@@ -59,14 +59,14 @@ def _chains(graph: Graph, layers: Layers, found: Trails) -> Iterator[tuple[list[
         if view and chain and merge in ("", view.state) and _fits(graph, layers, view.source, index, view.state):
             del chains[view.source]
             chains[index] = [*chain, index], view.state
-        elif layer.spec:
+        elif layer.network:
             chains[index] = [index], ""
     yield from chains.values()
 
 
 def _fits(graph: Graph, layers: Layers, lower: int, upper: int, merge: str) -> bool:
     """Whether two layers are of one stack: alike but for their inputs, run over the same lengths."""
-    first, second = layers[lower].spec, layers[upper].spec
+    first, second = layers[lower].network, layers[upper].network
     if first is None or second is None or graph.nodes[lower].input(4) != graph.nodes[upper].input(4):
         return False
     dtypes = {part.tensor.dtype for index in (lower, upper) for part in layers[index].parts.values()}
@@ -78,7 +78,7 @@ def _fits(graph: Graph, layers: Layers, lower: int, upper: int, merge: str) -> b
 def _members(layers: Layers, members: list[int], merge: str) -> list[int]:
     """The layers of a stack: without the top one where that merges in another way."""
     top = layers[members[-1]]
-    other = len(members) > 1 and top.spec and not top.assumed and top.spec.merge != merge
+    other = len(members) > 1 and top.network and not top.assumed and top.network.merge != merge
     return members[:-1] if other else members
 
 
@@ -92,7 +92,7 @@ def _stack(chain: list[FoundLayer], merge: str) -> FoundLayer:
 
 
 def _stacked_spec(chain: list[FoundLayer], merge: str) -> ModelSpec:
-    spec = chain[0].spec
+    spec = chain[0].network
     assert spec is not None
     variant = variant_of(len(chain), spec.num_directions)
     return replace(spec, variant=variant, num_layers=len(chain), merge=merge)

@@ -31,7 +31,7 @@ def too_large(spec: ModelSpec, itemsize: int = 4) -> str | None:
 
 def write_model(path: Path, contents: Contents) -> None:
     """Write a model, one weight at a time. Raises WeightError, UnsupportedError or BackendError."""
-    spec = contents.spec
+    spec = contents.network
     dtype = np.dtype(next(iter(described(contents).values()))[0])
     if reason := too_large(spec, dtype.itemsize):
         raise UnsupportedError(reason)

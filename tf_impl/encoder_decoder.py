@@ -1,0 +1,105 @@
+"""`EncoderDecoder`: two networks, of which the second starts from the final state of the first (SPEC.md, 8)."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..spec.dropout import Masks
+from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source, final_state_size
+from ..spec.parameters import initial_weights
+from .arguments import checked_dtype, named_states
+from .model import SequenceModel
+from .recurrent import Recurrent, config_of, from_data
+from .weights import from_spec
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="rnnzoo")
+class EncoderDecoder(keras.Model):
+    """An encoder that reads a source, and a decoder that starts from what it has read.
+
+        c = the encoder's final state, (B, L*D*H)    h_0 = context.weight c + context.bias
+
+    Args:
+        spec: what the model is.
+        seed: of the initial weights, which the spec draws.
+        dtype: `float32` or `float64`, for weights and computation.
+
+    Attributes:
+        encoder, decoder: `SequenceModel`s, which may be run by themselves.
+
+    Raises:
+        UnsupportedError: as for `SequenceModel`.
+    """
+
+    backend_name = "tf"
+
+    def __init__(self, spec: EncoderDecoderSpec, *, seed: int = 0, dtype: Any = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=checked_dtype(dtype), **kwargs)
+        self.spec, self.seed = spec, seed
+        self.encoder = SequenceModel(spec.encoder, seed=seed, dtype=self.dtype, name="encoder")
+        self.decoder = SequenceModel(spec.decoder, seed=seed, dtype=self.dtype, name="decoder")
+        from_spec(self, initial_weights(spec, seed, self.dtype))
+        self.supports_masking = True
+        self.built = True
+
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        initial_state: Any = None,
+        context: Any = None,
+        return_state: bool = False,
+        dropout: Masks | None = None,
+    ) -> Any:
+        """What the decoder gives, as a `SequenceModel`, after the encoder has read the context.
+
+        context is `Source(inputs, lengths, mask)` of tensors, or inputs alone; not with an initial state of the
+        decoder. There is no dropout that masks could act on. Raises InputError.
+        """
+        read = None if context is None else self._read(context)
+        return self.decoder(
+            inputs, mask=mask, lengths=lengths, initial_state=initial_state, context=read, return_state=return_state
+        )
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One time step of the decoder, for streaming from `initial_state(source)`; as for a `SequenceModel`."""
+        return self.decoder.step(x, state)
+
+    def initial_state(self, context: Any) -> Tensor:
+        """The decoder's initial state (L*D, B, H) after the encoder has read the source. Raises InputError."""
+        return self.decoder.initial_state(self._read(context))
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
+        """The decoder's."""
+        return self.decoder.compute_mask(inputs, previous_mask)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` builds the model from again: plain data."""
+        return config_of(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "EncoderDecoder":
+        """The model of that configuration, with its initial weights."""
+        return cls(**from_data(config))
+
+    def _read(self, given: Any) -> Tensor:
+        """The encoder's final state as vectors (B, L*D*H)."""
+        source = given if isinstance(given, Source) else Source(given)
+        _, _, final = self.encoder(source.inputs, mask=source.mask, lengths=source.lengths, return_state=True)
+        state = next(iter(named_states(self.spec.encoder, final).values()))
+        state = tf.transpose(state, [1, 0, 2])
+        return tf.reshape(state, [tf.shape(state)[0], final_state_size(self.spec.encoder)])
+
+
+Model = Recurrent | SequenceModel | EncoderDecoder
+
+
+def build(spec: AnySpec, seed: int, dtype: str) -> Model:
+    """`EncoderDecoder` of two specs, `Recurrent` where the spec is the core alone, else `SequenceModel`."""
+    if isinstance(spec, EncoderDecoderSpec):
+        return EncoderDecoder(spec, seed=seed, dtype=dtype)
+    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)
