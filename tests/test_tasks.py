@@ -104,7 +104,7 @@ def test_other_data_may_lack_classes_of_the_model_but_not_have_more(tmp_path: Pa
 
 def test_a_model_without_a_head_cannot_be_evaluated() -> None:
     spec = ModelSpec("bi_rnn", 8, 5)
-    with pytest.raises(InputError, match="has a model without a head"):
+    with pytest.raises(InputError, match="the model has no head"):
         evaluate(digits_contents()._replace(spec=spec, weights=initial_weights(spec, 0)), "numpy")
 
 
