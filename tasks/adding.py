@@ -27,6 +27,7 @@ class Adding(Drawn):
 
     name = "adding"
     metric = "mean_squared_error"
+    goal = "minimize"
     loss = MeanSquaredError()
     parts = ModelParts(2, Head(1, reads="final"))
 

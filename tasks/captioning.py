@@ -46,6 +46,7 @@ class Captioning(Drawn):
 
     name = "captioning"
     metric = "exact_captions"
+    goal = "maximize"
     loss = CrossEntropy()
 
     def __init__(self, embedding_size: int = 16, sha256: str | None = None) -> None:

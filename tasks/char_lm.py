@@ -16,9 +16,8 @@ from ..spec.errors import FileError, InputError, SpecError
 from ..spec.model import Embedding, Head
 from ..spec.training import Batch, CrossEntropy
 from .markov import Markov
-from .task import Evaluation, ModelParts, check_unchanged, file_path, log_softmax
+from .task import Array, Evaluation, ModelParts, check_unchanged, file_path, log_softmax
 
-ORDER = 3  # of the baseline
 EVALUATION_STREAMS = 64
 EVALUATION_WINDOW = 128
 WARM_UP = 64  # steps that a stream reads before the first one that counts
@@ -40,27 +39,33 @@ class CharLM:
         text: the path of a UTF-8 file; None for the topics of Python's `help()`, in sorted order, which
             differ between Python versions.
         window: steps between two updates.
-        embedding_size: width of a character's vector.
+        embedding_size: width of a character's vector; None for one-hot inputs without an embedding.
+        reduction: of the loss over the steps of an update, as for `CrossEntropy`.
+        order: characters that the baseline looks back.
         alphabet: of a trained model; None to take the text's own.
         sha256: of the text, as `settings` gives it; another text is then refused.
 
     Raises:
         FileError: the file cannot be read, is too short, or is not the expected one.
-        SpecError: a size is below 1, or the alphabet is no text.
+        SpecError: a size is below 1, there is no such reduction, or the alphabet is no text.
         InputError: the text has characters outside the alphabet.
     """
 
     name = "char_lm"
     source = "text"
     metric = "bits_per_character"
-    loss = CrossEntropy()
+    goal = "minimize"
 
     def __init__(
-        self, text: str | None = None, window: int = 64, embedding_size: int = 64, alphabet: str | None = None,
-        sha256: str | None = None,
+        self, text: str | None = None, window: int = 64, embedding_size: int | None = 64, reduction: str = "mean",
+        order: int = 3, alphabet: str | None = None, sha256: str | None = None,
     ) -> None:  # fmt: skip
         check_size("task.window", window)
-        check_size("task.embedding_size", embedding_size)
+        check_size("task.order", order, 0)
+        if embedding_size is not None:
+            check_size("task.embedding_size", embedding_size)
+        self.loss = CrossEntropy(reduction)
+        self._order = order
         self._path = file_path(self.name, self.source, text)
         self._window, self._width = window, embedding_size
         self._where = str(self._path or "the topics of this Python")
@@ -79,14 +84,17 @@ class CharLM:
 
     @property
     def parts(self) -> ModelParts:
-        """An embedding of the alphabet, and a score for each character after every step."""
-        return ModelParts(self._width, Head(len(self.alphabet)), Embedding(len(self.alphabet)))
+        """An embedding of the alphabet or one-hot inputs, and a score for each character after every step."""
+        size = len(self.alphabet)
+        embedding = None if self._width is None else Embedding(size)
+        return ModelParts(self._width or size, Head(size), embedding)
 
     def settings(self) -> dict[str, Any]:
         """What `load_task` takes."""
         return {
             "name": self.name, "text": self._path and str(self._path), "window": self._window,
-            "embedding_size": self._width, "alphabet": self.alphabet, "sha256": self._sha256,
+            "embedding_size": self._width, "reduction": self.loss.reduction, "order": self._order,
+            "alphabet": self.alphabet, "sha256": self._sha256,
         }  # fmt: skip
 
     def reason_against(self, spec: AnySpec) -> str | None:
@@ -115,7 +123,10 @@ class CharLM:
         targets = self._tokens[1 : batch_size * steps + 1].reshape(batch_size, steps)
         for start in range(0, self.steps_per_epoch(batch_size) * self._window, self._window):
             window = slice(start, start + self._window)
-            yield Batch(inputs[:, window], targets[:, window], continues=start > 0)
+            yield Batch(self._inputs(inputs[:, window]), targets[:, window], continues=start > 0)
+
+    def _inputs(self, tokens: Tokens) -> Array:
+        return tokens if self._width is not None else one_hot(tokens, len(self.alphabet))
 
     def evaluate(self, backend: Any, model: Any) -> Evaluation:
         """Bits per character and accuracy on the held-out text.
@@ -127,7 +138,7 @@ class CharLM:
         bits, predictions, state = 0.0, np.zeros(positions.shape, np.int64), None
         for start in range(0, positions.shape[1], EVALUATION_WINDOW):
             window = slice(start, start + EVALUATION_WINDOW)
-            result = backend.run(model, self._tokens[positions[:, window] - 1], initial_state=state)
+            result = backend.run(model, self._inputs(self._tokens[positions[:, window] - 1]), initial_state=state)
             state = result.final_states
             logarithms = log_softmax(result.scores)  # (B, T, V)
             predictions[:, window] = logarithms.argmax(axis=2)
@@ -138,7 +149,7 @@ class CharLM:
             "bits_per_character": bits / len(found),
             "accuracy": float((found == self._tokens[self.held_out :]).mean()),
         }
-        return Evaluation(self.metric, metrics, found, self.baseline, f"an order-{ORDER} Markov model")
+        return Evaluation(self.metric, metrics, found, self.baseline, f"an order-{self._order} Markov model")
 
     def _evaluation_streams(self) -> tuple[Tokens, NDArray[np.bool_]]:
         """Positions in the text to predict, (B, T), and which of them count."""
@@ -153,7 +164,12 @@ class CharLM:
     @cached_property
     def baseline(self) -> float:
         """Bits per character of a Markov model that was fitted on the training text."""
-        return Markov(self.text[: self.held_out], len(self.alphabet), ORDER).bits(self.text, self.held_out)
+        return Markov(self.text[: self.held_out], len(self.alphabet), self._order).bits(self.text, self.held_out)
+
+
+def one_hot(tokens: Tokens, size: int) -> NDArray[np.float64]:
+    """Vectors of that size with a 1 at each token's place and 0 elsewhere."""
+    return np.eye(size)[tokens]
 
 
 def tokens_of(text: str, alphabet: str, where: str) -> Tokens:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, SI
+from omegaconf import MISSING, SI, OmegaConf
 
 from ..spec.backend import BUILT_IN, backend_names
 from ..spec.errors import SpecError, listed
+from .task import goal_of
 
 SCHEMAS = "hydra/rnnzoo"
 
@@ -50,12 +51,14 @@ class DigitsConfig:
 
 @dataclass
 class CharLMConfig:
-    """`text`: a UTF-8 file of your own, else Python's help topics; `window`: steps between two updates."""
+    """`text`: a UTF-8 file of your own, else Python's help topics; `embedding_size`: null for one-hot inputs."""
 
     name: str = "char_lm"
     text: str | None = None
     window: int = 64
-    embedding_size: int = 64
+    embedding_size: int | None = 64
+    reduction: str = "mean"
+    order: int = 3
     suggested: Suggested = field(default_factory=Suggested)
 
 
@@ -240,7 +243,10 @@ class TrainerConfig:
 class Config:
     """A whole training config. `task` and `optimizer` have one of the types above; `schedule` is None for none.
 
-    `resume`: a run's folder or a checkpoint to go on from; what it fixes comes from it.
+    Attributes:
+        resume: a run's folder or a checkpoint to go on from; what it fixes comes from it.
+        reaches: of an experiment, a value of the task's metric that it is published to reach, better than the baseline.
+        misses: a value that it is known not to reach.
     """
 
     task: Any = MISSING
@@ -250,6 +256,8 @@ class Config:
     schedule: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     resume: str | None = None
+    reaches: float | None = None
+    misses: float | None = None
 
 
 def check_keys(settings: Mapping[str, Any]) -> None:
@@ -262,7 +270,8 @@ def check_keys(settings: Mapping[str, Any]) -> None:
 
 
 def register(backends: list[str]) -> None:
-    """Give Hydra the schemas, and an option of the group `backend` for each backend that has no file there."""
+    """Give Hydra the schemas, `${goal:TASK}`, and an option of the group `backend` for each that has no file there."""
+    OmegaConf.register_new_resolver("goal", goal_of, replace=True)
     store = ConfigStore.instance()
     schemas = {
         "config": Config, "digits": DigitsConfig, "char_lm": CharLMConfig, "adding": AddingConfig, "copy": CopyConfig,

@@ -31,6 +31,7 @@ class Copy(Drawn):
 
     name = "copy"
     metric = "cross_entropy"
+    goal = "minimize"
     loss = CrossEntropy()
 
     def __init__(self, length: int = 5, delay: int = 5, alphabet_size: int = 8) -> None:

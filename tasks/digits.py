@@ -50,6 +50,7 @@ class Digits:
     name = "digits"
     source = "data"
     metric = "accuracy"
+    goal = "maximize"
     loss = CrossEntropy()
 
     def __init__(self, data: str | None = None, sha256: str | None = None) -> None:

@@ -41,6 +41,7 @@ class Forecast:
     name = "forecast"
     source = "data"
     metric = "mean_absolute_error"
+    goal = "minimize"
     loss = MeanSquaredError()
     parts = ModelParts(1, Head(1, reads="final"))
 

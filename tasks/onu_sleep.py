@@ -39,6 +39,7 @@ class OnuSleep(Drawn):
 
     name = "onu_sleep"
     metric = "cost"
+    goal = "minimize"
     loss = MeanSquaredError()
     parts = ModelParts(1, Head(1))
 

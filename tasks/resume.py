@@ -13,10 +13,11 @@ from .task import Task, source_of, task_of
 
 KEY = "resume"
 GROUPS = {"task": "name", "optimizer": "kind", "schedule": "kind", "backend": "name"}  # what names their option
-MAY_CHANGE = {
-    "resume", "backend.name", "trainer.steps", "trainer.epochs", "trainer.evaluate_every", "trainer.checkpoint_every",
-    "trainer.progress", "trainer.tensorboard", "trainer.clip", "trainer.clip_kind", "optimizer.learning_rate",
-}  # fmt: skip  # neither the data nor what the trainer keeps depends on them
+MAY_CHANGE = {  # neither the data nor what the trainer keeps depends on them
+    "resume", "reaches", "misses", "backend.name", "trainer.steps", "trainer.epochs", "trainer.evaluate_every",
+    "trainer.checkpoint_every", "trainer.progress", "trainer.tensorboard", "trainer.clip", "trainer.clip_kind",
+    "optimizer.learning_rate",
+}  # fmt: skip
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:

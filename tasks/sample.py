@@ -9,7 +9,7 @@ from ..spec import draws
 from ..spec.backend import Contents, load_backend
 from ..spec.data import check_number, check_size
 from ..spec.errors import FileError
-from .char_lm import CharLM, tokens_of
+from .char_lm import CharLM, one_hot, tokens_of
 from .evaluate import built
 from .task import log_softmax, task_of
 
@@ -45,7 +45,8 @@ def sample(
     backend, model = load_backend(backend_name), built(contents, backend_name)
     found, state = [], None
     for number in draws.uniform(seed, "char_lm.sample", length):
-        result = backend.run(model, tokens[None, :], initial_state=state)  # (1, T) of the seed text, then (1, 1)
+        inputs = tokens if contents.spec.embedding else one_hot(tokens, len(alphabet))
+        result = backend.run(model, inputs[None], initial_state=state)  # (1, T) of the seed text, then (1, 1)
         state = result.final_states
         token = _drawn(result.scores[0, -1], temperature, float(number))
         found.append(alphabet[token])
@@ -60,7 +61,7 @@ def _alphabet(contents: Contents) -> str:
         found = "one whose file names no task" if name is None else f"one of the task {name!r}"
         raise FileError(f"sample: expected a model of the task 'char_lm', got {found}; {way_out}")
     alphabet, embedding, head = task.get("alphabet"), contents.spec.embedding, contents.spec.head
-    sizes = (embedding and embedding.vocabulary_size, head and head.size)
+    sizes = (embedding.vocabulary_size if embedding else contents.spec.input_size, head and head.size)
     if not isinstance(alphabet, str) or sizes != (len(alphabet), len(alphabet)) or not alphabet:
         raise FileError(
             f"sample: expected an alphabet with a character for each of the model's tokens and scores {sizes}, "

@@ -1,6 +1,7 @@
 """Tables and sizes as text for the command line."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -20,3 +21,9 @@ def printable(text: str) -> str:
 def number(value: float) -> str:
     """A small number for a cell: 0, or two digits."""
     return "0" if value == 0 else f"{value:.1e}"
+
+
+def short(path: str | Path) -> str:
+    """A path as seen from here, where it lies below."""
+    found = Path(path)
+    return str(found.relative_to(Path.cwd())) if found.is_relative_to(Path.cwd()) else str(path)

@@ -43,6 +43,7 @@ class Tagging(Drawn):
 
     name = "tagging"
     metric = "slot_f1"
+    goal = "maximize"
     loss = CrossEntropy()
 
     def __init__(self, embedding_size: int = 16) -> None:

@@ -99,6 +99,7 @@ class Task(Protocol):
     name: str
     source: str | None  # the setting that names its file of data; None where the data are drawn
     metric: str
+    goal: str  # of the metric: minimize or maximize
     loss: Loss
 
     @property
@@ -131,6 +132,11 @@ def load_task(settings: Mapping[str, Any]) -> Task:
         )
     task: Task = kind(**given)
     return task
+
+
+def goal_of(name: str) -> str:
+    """Whether a task's metric is to be small or large: minimize or maximize. Raises SpecError."""
+    return str(_kind(name).goal)
 
 
 def _kind(name: object) -> Any:

@@ -2,8 +2,10 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +20,63 @@ from ..spec.errors import RnnZooError
 from .completion import complete
 from .configs import check_keys, register
 from .loop import DivergedError, Summary, train
+from .outcomes import Jobs, Outcome, summary_table
 from .resume import with_config_of_run
-from .tables import table
+from .tables import short
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 EXPECTED = (RnnZooError, OmegaConfBaseException, OSError, MemoryError)  # of a job: all else there is a mistake of ours
 HYDRAS_OWN = (HydraException, OmegaConfBaseException, OSError, ValueError)
-Outcomes = list[Summary | Exception]
+EXTRAS = {
+    "joblib": ("hydra/launcher/joblib",), "submitit": ("hydra/launcher/submitit", "hydra/launcher/slurm"),
+    "optuna": ("hydra/sweeper/optuna",),
+}  # fmt: skip
+OURS = "rnnzoo: a mistake in the package, not in the config"  # a note that errors keep between processes
 
 
 def main(arguments: Sequence[str]) -> int:
     """Everything after `rnnzoo train`. The exit status: 0 done, 1 the loss diverged, 2 bad usage or bad input."""
     if complete(arguments):
         return 0
-    outcomes: Outcomes = []
     full = os.environ.get(FULL_ERROR) == "1"
+    status = 0
+    Jobs.forget()
     try:
         arguments = with_config_of_run(arguments)
         register([name for name in _values(arguments, "backend") if ":" in name])
         with _command_line(arguments):
-            _hydra(outcomes)
+            hydra.main(version_base="1.3", config_path="pkg://rnnzoo.tasks.conf", config_name="config")(_job)()
     except SystemExit as stop:
         return 2 if stop.code else 0
     except KeyboardInterrupt:
         print("rnnzoo train: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        known = error in outcomes
-        if full or not isinstance(error, EXPECTED if known else HYDRAS_OWN):
+        if full or OURS in getattr(error, "__notes__", []) or not isinstance(error, (*EXPECTED, *HYDRAS_OWN)):
             raise
-        outcomes += [] if known else [error]
-    return _report(outcomes)
+        status = _status(error)
+        print(f"rnnzoo train: {_message(error)}", file=sys.stderr)
+    return max(status, _report(Jobs.outcomes()))
 
 
-def _hydra(outcomes: Outcomes) -> None:
-    """Run Hydra on `sys.argv`; each job appends its summary or its error."""
-
-    def job(config: DictConfig) -> None:
-        several = HydraConfig.get().mode == RunMode.MULTIRUN
-        try:
-            summary = train(_settings(config), Path(HydraConfig.get().runtime.output_dir))
-        except Exception as error:
-            if several:
-                error.add_note(" ".join(HydraConfig.get().overrides.task))
-            outcomes.append(error)
-            if not isinstance(error, EXPECTED):
-                raise
-        else:
-            outcomes.append(summary)
-            print(_line(summary), flush=True)
-
-    hydra.main(version_base="1.3", config_path="pkg://rnnzoo.tasks.conf", config_name="config")(job)()
+def _job(config: DictConfig) -> float | None:
+    """One run; the metric is what a sweeper seeks by. In a sweep a refusal is an outcome, and the others go on."""
+    this = HydraConfig.get()
+    folder, several = Path(this.runtime.output_dir), this.mode == RunMode.MULTIRUN
+    outcome = partial(Outcome, this.job.num, " ".join(this.overrides.task)) if several else partial(Outcome, 0, "")
+    where, value = folder if several else None, None
+    try:
+        summary = train(_settings(config), folder)
+    except EXPECTED as error:
+        Jobs.ended(outcome(error=_message(error), status=_status(error)), where)
+    except Exception as error:
+        error.add_note(OURS)
+        raise
+    else:
+        print(_line(summary), flush=True)
+        Jobs.ended(outcome(summary=summary), where)
+        value = summary.value
+    return value
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
@@ -86,7 +94,10 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
     argv, full = sys.argv, os.environ.get(FULL_ERROR)
     sys.argv, os.environ[FULL_ERROR] = ["rnnzoo train", *arguments], "1"
     try:
-        yield
+        with warnings.catch_warnings():
+            # joblib takes the loading of a framework for a leak of memory, and gives the next job a new process.
+            warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
+            yield
     finally:
         sys.argv = argv
         if full is None:
@@ -101,37 +112,27 @@ def _values(arguments: Sequence[str], key: str) -> list[str]:
     return [value.strip("'\"") for values in given for value in values.split(",")]
 
 
-def _report(outcomes: Outcomes) -> int:
-    summaries = [outcome for outcome in outcomes if isinstance(outcome, Summary)]
-    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+def _report(outcomes: Sequence[Outcome]) -> int:
+    """The table of several runs, and the errors; the exit status."""
+    summaries = [outcome.summary for outcome in outcomes if outcome.summary]
     if len(summaries) > 1:
-        print("\n" + _table(summaries))
-    for error in errors:
-        print(f"rnnzoo train: {_message(error)}", file=sys.stderr)
-    return max((1 if isinstance(error, DivergedError) else 2 for error in errors), default=0)
+        print("\n" + summary_table(summaries))
+    for outcome in outcomes:
+        if outcome.error:
+            print("rnnzoo train: " + "\n  ".join(filter(None, (outcome.overrides, outcome.error))), file=sys.stderr)
+    return max((outcome.status for outcome in outcomes), default=0)
+
+
+def _status(error: Exception) -> int:
+    return 1 if isinstance(error, DivergedError) else 2
 
 
 def _line(summary: Summary) -> str:
     return (
         f"{summary.task} {summary.variant} {summary.backend}: {summary.metric} {summary.value:.4f} "
         f"({summary.baseline_name}: {summary.baseline:.4f}), {summary.steps} updates in {summary.seconds:.1f} s, "
-        f"{_short(summary.folder)}"
+        f"{short(summary.folder)}"
     )
-
-
-def _table(summaries: list[Summary]) -> str:
-    header = ("task", "model", "backend", "metric", "value", "baseline", "updates", "seconds", "folder")
-    rows = [
-        (s.task, s.variant, s.backend, s.metric, f"{s.value:.4f}", f"{s.baseline:.4f}", str(s.steps),
-         f"{s.seconds:.1f}", _short(s.folder))
-        for s in summaries
-    ]  # fmt: skip
-    return table(header, rows)
-
-
-def _short(folder: str) -> str:
-    path = Path(folder)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else folder
 
 
 def _message(error: BaseException) -> str:
@@ -140,10 +141,13 @@ def _message(error: BaseException) -> str:
     lines = [line for cause in causes for line in _text(cause).splitlines()]
     hints = ("_type=", "full_key:", "To append to your config use +")
     kept = [line for line in lines if line.strip() and not any(hint in line for hint in hints)]
-    return "\n  ".join([*getattr(error, "__notes__", []), *dict.fromkeys(kept)])
+    return "\n  ".join(dict.fromkeys(kept))
 
 
 def _text(error: BaseException) -> str:
+    for extra, options in EXTRAS.items():
+        if any(f"'{option}" in str(error) for option in options):
+            return f"{error}\nit comes with an extra: pip install 'rnnzoo[{extra}]'"
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}; lower model.hidden_size, task.window or trainer.batch_size"
     if isinstance(error, OSError) and error.filename:

@@ -134,29 +134,6 @@ def test_steps_take_the_place_of_epochs_and_clipping_can_be_off() -> None:
     assert found["steps"]["training"]["clip"] is None
 
 
-def test_a_sweep_runs_every_combination_and_ends_with_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    variants = ["simple_rnn", "bi_rnn", "stacked_rnn", "stacked_bi_rnn"]
-    for framework in FRAMEWORKS.values():
-        pytest.importorskip(framework)
-    sweep = [f"backend={','.join(FRAMEWORKS)}", f"model={','.join(variants)}", "hydra.sweep.dir=all"]
-    assert main(["-m", "trainer.steps=1", "model.hidden_size=4", *sweep]) == 0
-    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
-    assert lines[0].split()[:5] == ["task", "model", "backend", "metric", "value"]
-    assert set(lines[1]) == {"-", " "}
-    expected = [["digits", variant, name] for name in FRAMEWORKS for variant in variants]
-    assert [line.split()[:3] for line in lines[2:]] == expected
-    assert len(list(Path("all").glob("*/model.safetensors"))) == 12
-
-
-def test_a_sweep_goes_on_after_a_job_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["task=char_lm", "trainer.steps=1", "model.hidden_size=4", "backend=numpy", "hydra.sweep.dir=all"]
-    assert main(["-m", *options, "model=bi_rnn,simple_rnn"]) == 2
-    out = capsys.readouterr()
-    assert "char_lm simple_rnn numpy: bits_per_character" in out.out
-    assert out.err.startswith("rnnzoo train: task=char_lm ") and out.err.count("\n") == 2  # its overrides, its error
-    assert "model=bi_rnn" in out.err and "reads backward" in out.err
-
-
 def test_a_backend_of_ones_own_is_named_by_its_object() -> None:
     name = "rnnzoo.numpy_impl.backend:BACKEND"
     assert load_backend(name) is BACKEND
