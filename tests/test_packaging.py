@@ -53,6 +53,7 @@ OWN_FILES = {
         "plain.py",  # the framework's own layers; NumPy has none
         "examining.py",  # its files hold weights
         "configuration.py",  # and a description of layers
+        "rebuilding.py",  # which are built anew from what it says of them
         "options.py",  # with many options,
         "naming.py",  # whose names tell
         "finding.py",  # where the recurrent ones are
