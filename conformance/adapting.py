@@ -77,8 +77,12 @@ def _with_bias(contents: Contents, biases: tuple[str, ...]) -> tuple[Contents, l
     return contents, []
 
 
-def origins(given: Contents, kept: Contents, name: str) -> list[Part]:
-    """The parts of a file that a weight of the adapted model comes from."""
+def origins(given: Contents, kept: Contents, name: str) -> tuple[list[Part], str]:
+    """The parts of a file that a weight of the adapted model comes from, and its `change`: `sum`, `0` or none."""
     assert isinstance(given.weights, StoredWeights)
-    names = kept.weights.origins(name) if isinstance(kept.weights, OtherBiases) else [name]
-    return [given.weights.parts[other] for other in names]
+    if not isinstance(kept.weights, OtherBiases) or name in given.weights.parts:
+        return [given.weights.parts[name]], ""
+    parts = [given.weights.parts[other] for other in kept.weights.origins(name)]
+    if len(parts) == 2:
+        return parts, "sum"
+    return ([], "0") if name.endswith(".recurrent_bias") else (parts, "")

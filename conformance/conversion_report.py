@@ -20,12 +20,14 @@ def text(done: Conversion) -> str:
     layer = f"{done.layer.path or 'the model'} ({done.layer.kind})"
     header = ("weight", "from", "rule", "to", "rule", "shape", "sha256")
     rows = [
-        (m.name, *_place(m.origins), *_place((m.target,)), _shape(m.target.shape), m.sha256[:12]) for m in done.moved
+        (m.name, *_place(m.origins, m.change), *_place((m.target,)), _shape(m.target.shape), m.sha256[:12])
+        for m in done.moved
     ]
     lines = [f"{done.target}: {layer} of {done.source}, as {describe(done)}", "", table(header, rows), ""]
     lines += [f"changed: {change}" for change in done.changes]
     lines += remarks(done.layer)
     lines += [f"left in {done.source.name}: {_few(done.rest)}"] if done.rest else []
+    lines += [f"refused: {one.path or 'a layer'} ({one.kind}): {one.refusal}" for one in done.refused]
     lines += [f"not finite, every bit kept: {_few([m.name for m in done.moved if not m.finite])}"] * _broken(done)
     return printable("\n".join([*lines, *_proof(done)]))
 
@@ -59,12 +61,13 @@ def data(done: Conversion) -> dict[str, Any]:
         "target": {"path": str(done.target), "format": done.formats[1]},
         "spec": done.spec.to_data(),
         "weights": [
-            {"name": m.name, "from": [_part(part) for part in m.origins], "to": _part(m.target), "sha256": m.sha256,
-             "finite": m.finite}
+            {"name": m.name, "from": [_part(part) for part in m.origins], "change": m.change, "to": _part(m.target),
+             "sha256": m.sha256, "finite": m.finite}
             for m in done.moved
         ],
         "changes": list(done.changes),
         "left_behind": list(done.rest),
+        "refused": [{"layer": one.path, "kind": one.kind, "reason": one.refusal} for one in done.refused],
         "proof": {"ran": list(done.proof.ran), "notes": list(done.proof.notes),
                   "compared": [_compared(c) for c in done.proof.comparisons]},
         "seconds": {"writing": done.seconds[0], "proving": done.seconds[1]},
@@ -105,8 +108,8 @@ def _proof(done: Conversion) -> list[str]:
     return [*notes, f"written in {done.seconds[0]:.1f} s, proven in {done.seconds[1]:.1f} s"]
 
 
-def _place(parts: tuple[Part, ...]) -> tuple[str, str]:
-    return " + ".join(part.name for part in parts), parts[0].rule
+def _place(parts: tuple[Part, ...], change: str = "") -> tuple[str, str]:
+    return " + ".join(part.name for part in parts), change or parts[0].rule
 
 
 def _part(part: Part) -> dict[str, Any]:

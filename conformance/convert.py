@@ -29,7 +29,8 @@ class Moved:
 
     Attributes:
         name: canonical.
-        origins: the parts of the source that it came from, two where biases were summed.
+        origins: the parts of the source that it came from.
+        change: `sum` of two biases, `0` for a bias that the source has not, or none.
         target: the part of the target that it is.
         sha256: of its bytes in the spec's form, the same on both sides.
         finite: whether all its numbers are.
@@ -37,6 +38,7 @@ class Moved:
 
     name: str
     origins: tuple[Part, ...]
+    change: str
     target: Part
     sha256: str
     finite: bool
@@ -54,6 +56,7 @@ class Conversion:
         moved: every weight.
         changes: what was merged or added.
         rest: tensors of the source that are no part of the layer.
+        refused: other layers of the source that nothing can be made of.
         proof: what ran on both sides, and how it compares.
         seconds: of writing, and of proving.
     """
@@ -66,6 +69,7 @@ class Conversion:
     moved: tuple[Moved, ...]
     changes: tuple[str, ...]
     rest: tuple[str, ...]
+    refused: tuple[FoundLayer, ...]
     proof: Proof
     seconds: tuple[float, float]
 
@@ -196,7 +200,8 @@ def _converted(
     moved, proof, writing, proving = done[0]
     return Conversion(
         source.path, target, source.layer, kept.spec, (source.form.name, form.name), moved, tuple(changes),
-        tuple(_left_behind(source)), proof, (writing, proving),
+        tuple(_left_behind(source)), tuple(one for one in source.found.layers if one.refusal), proof,
+        (writing, proving),
     )  # fmt: skip
 
 
@@ -248,7 +253,8 @@ def _moved(name: str, given: Contents, kept: Contents, part: Part) -> Moved:
         (written, finite), (found, _) = pool.map(_digest, (rows_of(kept.weights, name), part.rows()))
     if found != written:
         raise ConformanceError(f"weight {name}: reads back from the target with other numbers")
-    return Moved(name, tuple(origins(given, kept, name)), part, written, finite)
+    parts, change = origins(given, kept, name)
+    return Moved(name, tuple(parts), change, part, written, finite)
 
 
 def _digest(rows: Rows) -> tuple[str, bool]:

@@ -260,6 +260,7 @@ def test_one_bias_as_two_is_said(tmp_path: Path) -> None:
     source = saved(tmp_path / "a.safetensors", ModelSpec("simple_rnn", 3, 4))
     done = convert(source, tmp_path / "a.pt", plain=True)
     assert "recurrent_bias is 0" in done.changes[0] and "freeze" in done.changes[0]
+    assert [(one.change, len(one.origins)) for one in done.moved] == [("", 1), ("", 1), ("", 1), ("0", 0)]
     state_dict = torch.load(tmp_path / "a.pt")
     assert not state_dict["bias_hh_l0"].any() and state_dict["bias_ih_l0"].any()
 
@@ -271,6 +272,9 @@ def test_the_report_lists_every_tensor(checkpoint: Path, tmp_path: Path, capsys:
     assert report["source"]["assumed"] == ["nonlinearity"] and len(report["weights"]) == 12
     bias = next(weight for weight in report["weights"] if weight["name"] == "layers.0.forward.bias")
     assert [part["name"] for part in bias["from"]] == ["model.encoder.bias_ih_l0", "model.encoder.bias_hh_l0"]
+    assert bias["change"] == "sum" and report["weights"][0]["change"] == ""
+    assert [(one["layer"], "LSTM" in one["reason"]) for one in report["refused"]] == [("model.memory", True)]
+    assert {"model.memory.weight_hh_l0", "model.head.bias", "model.decoder.weight_ih_l0"} <= set(report["left_behind"])
     kernel = report["weights"][0]["to"]
     assert kernel["rule"] == "transposed" and kernel["shape"] == [5, 6] and len(report["weights"][0]["sha256"]) == 64
     assert all(row["error"] <= row["allowed"] for row in report["proof"]["compared"])

@@ -127,13 +127,17 @@ def test_a_large_source_is_cut_and_run_as_it_was_read(tmp_path: Path, in_this_pr
     assert done.proof.ran[0].endswith(AS_READ) and "a large model" in done.proof.notes[0]
 
 
-def test_a_graph_of_this_package_is_run_by_its_own_nodes(tmp_path: Path, in_this_process: None) -> None:
-    for merge in ("concat", "sum"):
-        spec = ModelSpec("stacked_bi_rnn", I, H, 2, "relu", "single", merge)
-        save(tmp_path / f"{merge}.safetensors", Contents(spec, initial_weights(spec, 1), {}))
-        convert(tmp_path / f"{merge}.safetensors", tmp_path / f"{merge}.onnx")
-        done = convert(tmp_path / f"{merge}.onnx", tmp_path / f"{merge}.npz")
-        assert done.layer.spec == spec and done.proof.ran[0].endswith(OWN["onnx"])
+@pytest.mark.parametrize(("suffix", "name"), [(".onnx", "onnx"), (".keras", "keras"), (".pt", "torch")])
+@pytest.mark.parametrize("variant", ["bi_rnn", "stacked_bi_rnn"])
+def test_standard_layers_that_this_package_wrote_are_run_in_their_own_words(
+    variant: str, suffix: str, name: str, tmp_path: Path, in_this_process: None
+) -> None:
+    merge = "concat" if suffix == ".pt" else "sum"
+    spec = ModelSpec(variant, I, H, 1 + variant.startswith("s"), "relu", "none", merge)
+    save(tmp_path / "model.safetensors", Contents(spec, initial_weights(spec, 1), {}))
+    convert(tmp_path / "model.safetensors", tmp_path / f"model{suffix}", plain=True)
+    done = convert(tmp_path / f"model{suffix}", tmp_path / "model.npz")
+    assert done.layer.spec == spec and done.proof.ran[0].endswith(OWN[name])
 
 
 # A reader's mistake

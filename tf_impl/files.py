@@ -8,6 +8,7 @@ process with limits. Neither Keras nor TensorFlow is imported, for reading or fo
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,11 +54,11 @@ class KerasFiles:
         if own is None and records and records[0].key == "" and records[0].spec is not None:
             own = _spec(path, records[0])
         spec = hints.spec or own
+        layers, rest = found_layers(tensors, hints, records, data["own_classes"], data["names"])
         if spec and (own or is_own_layout(tensors)):
             layer, rest = own_model(spec, tensors)
-            layers = [layer]
-        else:
-            layers, rest = found_layers(tensors, hints, records, data["own_classes"], data["names"])
+            original = layers[-1].original if spec.is_core and layers else None
+            layers = [replace(layer, original=original)]
         return FoundFile(
             data["format"],
             tuple(layers),
@@ -123,8 +124,8 @@ class KerasFiles:
             raise UnsupportedError(f"{path}: the older HDF5 format is only read; write a .keras or a .weights.h5 file")
         if prefix and not (plain and path.suffix == ".keras"):
             raise UnsupportedError(
-                f"{path}: prefix {prefix!r}: the names of standard layers in a .keras take one, and no other file of "
-                "Keras' has such names; leave it out"
+                f"prefix {prefix!r}: the names of standard layers in a .keras take one, and nothing else of Keras' has "
+                "such names; leave it out"
             )
         _check_h5py()
         from . import writing  # which imports h5py, that reading leaves to the child process

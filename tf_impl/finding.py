@@ -11,7 +11,7 @@ from ..spec.model import ModelSpec
 from ..spec.parameters import parameters
 from ..spec.stored import FoundLayer, Hints, Original, Part, StoredTensor, check_count, check_parts
 from .configuration import Record
-from .naming import NamedCell, cells, in_order, layer_of, located, plain_place, spoken
+from .naming import BASIC, NamedCell, cells, in_order, layer_of, located, plain_place, spoken
 from .weights import place
 
 KIND, RECURRENT = "rnnzoo", "rnnzoo>Recurrent"
@@ -119,7 +119,7 @@ def _obstacle(found: FoundLayer, sides: Sides) -> str | None:
         return (
             f"{found.kind} has no weights of its own in the file: it shares those of another layer, or was never built"
         )
-    if other := kinds - {"SimpleRNN", "unknown"}:
+    if other := kinds - {"SimpleRNN", BASIC, "unknown"}:
         return f"{found.kind} holds {' and '.join(sorted(other))} weights; expected a simple recurrent network"
     if "unknown" in kinds:
         shapes = ", ".join(str(part.shape) for part in found.parts.values())

@@ -19,6 +19,7 @@ VARIABLES = re.compile(r"(kernel|recurrent_kernel|bias)(:0)?")
 CELL = re.compile(r"(.*_)?cell(_\d+)?")
 STACK = re.compile(r"cells?|cell_\d+|(stacked_rnn_cells|multi_rnn_cell)(_\d+)?")
 ONE_KERNEL = re.compile(r"(.*/)?(basic_rnn|basic_lstm|lstm|gru)_cell(_\d+)?(/gates|/candidate)?")
+BASIC = "BasicRNNCell"  # of TensorFlow 1
 GATES = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}
 SIDES = {"forward": ("forward_", "fw"), "backward": ("backward_", "bw")}
 
@@ -27,7 +28,7 @@ class NamedCell(NamedTuple):
     """The weights of a cell.
 
     Attributes:
-        kind: `SimpleRNN`, `LSTM`, `GRU`, or `unknown`.
+        kind: `SimpleRNN`, `BasicRNNCell`, `LSTM`, `GRU`, or `unknown`.
         parts: by the last part of their canonical names.
     """
 
@@ -81,7 +82,7 @@ def _split(name: str, kernel: Part, bias: dict[str, Part]) -> NamedCell:
         "input_weight": Part(kernel.name, kernel.tensor, (slice(None, I),), transposed=True),
         "recurrent_weight": Part(kernel.name, kernel.tensor, (slice(I, None),), transposed=True),
     }
-    return NamedCell("SimpleRNN", parts | bias)
+    return NamedCell(BASIC, parts | bias)
 
 
 def layer_of(path: str) -> tuple[str, str]:

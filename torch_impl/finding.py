@@ -58,16 +58,21 @@ class Group:
 
     Attributes:
         tensors: by their names without the prefix.
-        computed: names in the file of tensors from which a weight is computed.
+        computed: those from which a weight is computed, by their names in the file.
     """
 
     prefix: str
     tensors: dict[str, Part]
-    computed: list[str]
+    computed: dict[str, Part]
 
     @property
     def all_names(self) -> list[str]:
-        return [*(part.name for part in self.tensors.values()), *self.computed]
+        return [part.name for part in self.all.values()]
+
+    @property
+    def all(self) -> dict[str, Part]:
+        """Every tensor."""
+        return {**self.tensors, **self.computed}
 
     @property
     def ending(self) -> str:
@@ -98,9 +103,9 @@ def _groups(tensors: Mapping[str, StoredTensor]) -> list[Group]:
         if not (match := NAME.fullmatch(name) or PACKED.fullmatch(name)):
             continue
         prefix = match["prefix"].removesuffix("parametrizations.")
-        group = found.setdefault(prefix, Group(prefix, {}, []))
+        group = found.setdefault(prefix, Group(prefix, {}, {}))
         if match.re is PACKED or match["computed"]:
-            group.computed.append(name)
+            group.computed[name] = Part(name, tensor)
         else:
             group.tensors[match["own"]] = Part(name, tensor)
     return list(found.values())
@@ -108,7 +113,7 @@ def _groups(tensors: Mapping[str, StoredTensor]) -> list[Group]:
 
 def _layer(group: Group, nonlinearity: str | None, told: str | None) -> FoundLayer:
     """What the names and shapes tell: all but the nonlinearity."""
-    found = FoundLayer(group.prefix, group.kind)
+    found = FoundLayer(group.prefix, group.kind, parts=group.all)
     if reason := _refusal(group):
         return replace(found, refusal=reason)
     try:
@@ -132,11 +137,11 @@ def _original(tensors: Mapping[str, Part], spec: ModelSpec) -> Original:
 
 
 def _refusal(group: Group) -> str | None:
-    if group.computed and not group.tensors and PACKED.fullmatch(group.computed[0]):
+    if group.computed and not group.tensors and PACKED.fullmatch(next(iter(group.computed))):
         return "it is quantized, and keeps its weights packed; convert the model from before it was quantized"
     if group.computed:
         return (
-            f"a weight of it is computed from others ({listed(group.computed[:2])}); remove its weight norm, "
+            f"a weight of it is computed from others ({listed(list(group.computed)[:2])}); remove its weight norm, "
             "parametrization or pruning (torch.nn.utils.parametrize.remove_parametrizations), and save again"
         )
     if group.kind.startswith(("torch.nn.LSTM", "torch.nn.GRU")):
