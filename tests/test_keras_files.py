@@ -706,6 +706,49 @@ def test_published_numbers_of_keras_come_out_of_every_backend(
         assert_right(backend.run(model, inputs, **arguments).arrays(), right, "float32")
 
 
+REVERSED: list[tuple[tuple[int, ...], dict[str, Any], list[float]]] = [
+    ((2, 3, 4), {}, [0.11144729, 0.5528889]),
+    ((2, 4, 3), {"initial_state": STATE}, [0.07344437, 0.43043602]),
+    ((2, 4, 3), {"mask": MASK[:, ::-1]}, [0.07376196, 0.43645123]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(REVERSED)))
+def test_published_numbers_of_a_layer_that_reads_backward_come_out_of_flipped_inputs(
+    number: int, tmp_path: Path, assert_right: Callable[..., None]
+) -> None:
+    """The way out that its refusal names."""
+    shape, arguments, expected = REVERSED[number]
+    x, backward, forward = keras.Input(shape[1:]), constant(4, go_backwards=True), constant(4)
+    path = save(keras.Model(x, backward(x)), tmp_path / "model.keras")
+    assert "flip its inputs in time" in str(found(path)[backward.name].refusal)
+    keras.Model(x, forward(x)).save(path)
+    layer = found(path)[forward.name]
+    inputs = np.arange(24, dtype="float32").reshape(shape)[:, ::-1]
+    right = with_last(
+        spec_of(layer), StoredWeights(layer.parts), checked_inputs(spec_of(layer), "float32", inputs, **arguments)
+    )
+    assert_right({"last": np.array([[value] * 4 for value in expected], "float32")}, right, "float32")
+
+
+def test_published_numbers_of_a_stateful_layer_come_out_of_a_state_that_is_handed_on(
+    tmp_path: Path, assert_right: Callable[..., None]
+) -> None:
+    x, layer = keras.Input((3, 4)), constant(4)
+    path, inputs = tmp_path / "model.keras", np.arange(24, dtype="float32").reshape(2, 3, 4)
+    keras.Model(x, layer(x)).save(path)
+    spec, weights = spec_of(found(path)[layer.name]), StoredWeights(found(path)[layer.name].parts)
+    for name in ("numpy", "torch", "tf"):
+        backend = load_backend(name)
+        model = backend.build(spec)
+        backend.from_spec(model, weights)
+        state = backend.run(model, inputs).final_state
+        given = checked_inputs(spec, "float32", inputs, initial_state=state)
+        right = with_last(spec, weights, given)
+        assert_right({"last": np.array([[v] * 4 for v in (0.40559256, 0.7361247)], "float32")}, right, "float32")
+        assert_right(backend.run(model, inputs, initial_state=state).arrays(), right, "float32")
+
+
 def test_published_stack_of_keras_comes_out_of_every_backend(tmp_path: Path) -> None:
     """Cells of 3 and 2 units, kernels of ones, no activation, no bias: whole numbers, so that nothing is rounded."""
     ones = {"kernel_initializer": "ones", "recurrent_initializer": "ones", "use_bias": False, "activation": None}
@@ -713,12 +756,20 @@ def test_published_stack_of_keras_comes_out_of_every_backend(tmp_path: Path) -> 
     path, x = tmp_path / "model.keras", keras.Input((None, 4))
     keras.Model(x, two(one(x))).save(path)
     for name in ("numpy", "torch", "tf"):
-        backend, outputs = load_backend(name), np.arange(24.0).reshape(2, 3, 4)
+        backend, models = load_backend(name), []
         for layer in (one, two):
-            model = backend.build(spec_of(found(path)[layer.name]))
-            backend.from_spec(model, StoredWeights(found(path)[layer.name].parts))
-            outputs = backend.run(model, outputs).outputs
+            models.append(backend.build(spec_of(found(path)[layer.name])))
+            backend.from_spec(models[-1], StoredWeights(found(path)[layer.name].parts))
+        outputs, states = np.arange(24.0).reshape(2, 3, 4), []
+        for model in models:
+            run = backend.run(model, outputs)
+            outputs, states = run.outputs, [*states, run.final_state]
         assert outputs.tolist() == [[[v, v] for v in (18, 156, 786)], [[v, v] for v in (162, 1020, 4386)]]
+        assert [state[0].tolist() for state in states] == [[[158] * 3, [782] * 3], [[786] * 2, [4386] * 2]]
+        outputs = np.arange(24.0).reshape(2, 3, 4)
+        for model, state in zip(models, states, strict=True):
+            outputs = backend.run(model, outputs, initial_state=state).outputs
+        assert outputs[:, -1].tolist() == [[34092] * 2, [173196] * 2]
 
 
 # Hostile files

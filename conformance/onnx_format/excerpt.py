@@ -42,10 +42,10 @@ def excerpt(
     outside = _outside(graph, constants)
     if not all(tensor.dtype in SIZES for tensor in outside.values()):
         return None
-    nodes = sorted({node.extent for node in (*between, *layers)})
+    nodes = {extent: place for place, extent in enumerate(sorted({node.extent for node in (*between, *layers)}))}
     told: dict[str, Any] = {
-        "path": str(graph.path), "operators": graph.operators, "nodes": nodes,
-        "layers": [nodes.index(node.extent) for node in layers],
+        "path": str(graph.path), "operators": graph.operators, "nodes": list(nodes),
+        "layers": [nodes[node.extent] for node in layers],
         "constants": {name: graph.constants[name]["extent"] for name in constants},
         "merge": merge, "merged": merged,
     }  # fmt: skip
