@@ -53,7 +53,7 @@ def adapted(contents: Contents, biases: tuple[str, ...], *, plain: bool) -> tupl
     if plain and contents.spec.dropout:
         rates = ", ".join(f"{kind} {rate:g}" for kind, rate in contents.spec.dropout.to_data(complete=False).items())
         notes.append(
-            f"dropout ({rates}) is not in the layers: the same results; set it in them if training is to go on"
+            f"dropout ({rates}) is not in the layers: the same results; set it in them before training goes on"
         )
     return kept, notes
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..spec.definitions import BIASES, load_variant, variant_names
+from ..spec.dropout import Dropout
 from ..spec.model import MERGES, NONLINEARITIES, Context, Embedding, Head, ModelSpec
 from .cases import SEQUENCES, Case
 
@@ -53,13 +54,15 @@ def topologies() -> list[dict[str, Any]]:
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """All cases: one for each topology, two for each part and variant, and some with large sums."""
+    """All cases: one for each topology, two for each part and variant, some with large sums, one with dropout."""
     around = [{"variant": variant, **part} for part in PARTS for variant in variant_names() for _ in range(2)]
     rows = [*topologies(), *(topology | row for row, topology in _spread(around, topologies()))]
     found = [_case(topology, **extras) for topology, extras in _spread(rows, _extras())]
     plain = [case for case in found if case.spec.bias == "single"]
     large = [next(case for case in plain if case.spec.nonlinearity == name) for name in ("tanh", "sigmoid")]
-    return tuple(dict.fromkeys([*found, *(replace(case, scale=4000.0) for case in large)]))
+    drops = ModelSpec("stacked_bi_rnn", 2, 3, 2, dropout=Dropout(0.5, 0.5, 0.5), head=Head(2))  # which a run does not
+    extremes = [*(replace(case, scale=4000.0) for case in large), Case(drops, 4, 5, "lengths", True)]
+    return tuple(dict.fromkeys([*found, *extremes]))
 
 
 def quick_cases() -> list[Case]:
@@ -89,6 +92,7 @@ def factors(case: Case) -> set[tuple[str, str]]:
         ("scale", f"{case.scale} {spec.nonlinearity}"),
     }
     values |= {
+        ("dropout", str(spec.dropout)),
         ("context and state", str(bool(spec.context and case.initial))),
         ("layers and state", f"{spec.num_layers > 1} {case.initial}"),
         ("sequences and state", f"{case.sequences} {case.initial}"),

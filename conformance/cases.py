@@ -68,6 +68,7 @@ class Case(Described):
         parts += ["embedding"] if spec.embedding else []
         parts += [f"head_{spec.head.reads}{'' if spec.head.bias else '_plain'}"] if spec.head else []
         parts += ["context"] if spec.context else []
+        parts += ["_".join(["dropout", *(f"{rate:g}" for rate in spec.dropout.rates)])] if spec.dropout else []
         parts += [f"times_{self.scale:g}"] if self.scale != 1.0 else []
         parts += [f"seed_{self.seed}"] if self.seed != 1 else []
         parts += [self.sequences, "state" if self.initial else "zero"]
@@ -79,6 +80,7 @@ class Case(Described):
         """The clause of SPEC.md that the case is there for: of all that it needs, the one that is least common."""
         spec = self.spec
         return next(clause for clause, needed in (
+            ("12.14 dropout", spec.dropout is not None),
             ("6.1 masks", self.sequences in ("left_padding", "holes")),
             ("6.3 empty rows", self.sequences == "empty_row"),
             ("6.4 padding", self.sequences == "nan_padding"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec
 from ..spec.inputs import Inputs
 from ..spec.model import Head
@@ -28,10 +29,12 @@ def descent(
     update = Update(training.optimizer, ops, weights)
     carried: Named | None = None
     for step, batches in enumerate(updates, start=1):
-        losses, found = [], []
+        losses, found, rows = [], [], 0
         given = [inputs for _, inputs in batches]
         for batch, inputs in batches:
-            run = oracle(spec, update.weights, ops, "weights").run(inputs, carried if batch.continues else None)
+            masks, before = Masks(training.seed, step, rows), carried if batch.continues else None
+            run = oracle(spec, update.weights, ops, "weights").run(inputs, before, masks=masks)
+            rows += len(inputs.inputs)
             loss = _loss(training.loss, run, given, inputs, np.asarray(batch.targets))
             found.append(run.derivatives([(loss, ops.constant(1.0)[:, None, None])]))
             losses.append(loss.array[:, 0, 0])

@@ -72,7 +72,7 @@ def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], In
     """The spec, the weights and the arguments of a case's lowest layers, without its head."""
     variant = case.spec.variant.removeprefix("stacked_") if layers == 1 else case.spec.variant
     variant = "simple_rnn" if variant == "rnn" else variant
-    spec = replace(case.spec, variant=variant, num_layers=layers, head=None)
+    spec = replace(case.spec, variant=variant, num_layers=layers, head=None, dropout=None)
     states = spec.num_layers * spec.num_directions
 
     def kept(name: str) -> bool:

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec import expressions
+from ..spec.dropout import Masks
 from ..spec.inputs import Cotangents, Inputs, state_gradients
 from ..spec.model import ModelSpec
 from .arithmetic import Exact
+from .dropout import factors
 from .tape import Value, pulled_back
 
 Array = NDArray[Any]
@@ -121,8 +123,17 @@ class Oracle:
         named = {name: self._nonlinearity(name, tree) for name, tree in self.cell.nonlinearities.items()}
         self.functions = {**named, **_PRIMITIVES, "f": named[spec.nonlinearity]}
 
-    def run(self, given: Inputs, carried: Mapping[str, Array] | None = None, context: Value | None = None) -> Run:
-        """All rows of the inputs; from carried states (S, L*D, B, H), or from a context that was computed."""
+    def run(
+        self,
+        given: Inputs,
+        carried: Mapping[str, Array] | None = None,
+        context: Value | None = None,
+        masks: Masks | None = None,
+    ) -> Run:
+        """All rows of the inputs; from carried states (S, L*D, B, H), or from a context that was computed.
+
+        With masks of dropout, where there are any.
+        """
         rows, steps = given.inputs.shape[:2]
         mask = np.ones((rows, steps), bool) if given.mask is None else given.mask
         valid = [np.flatnonzero(mask[:, t]) for t in range(steps)]
@@ -130,7 +141,7 @@ class Oracle:
         states, context = self._initial(given, rows, carried, context)
         final: dict[str, list[Value]] = {name: [] for name in self.cell.states}
         for layer in range(self.spec.num_layers):
-            series = self._layer(layer, series, valid, states, final)
+            series = self._layer(layer, series, valid, states, final, masks)
         scores = self._scores(series, valid, final)
         return Run(self.spec, series, final, scores, self.weights, inputs, states, context, self.everything)
 
@@ -173,32 +184,48 @@ class Oracle:
         valid: list[Array],
         initial: dict[str, list[Value]],
         final: dict[str, list[Value]],
+        masks: Masks | None,
     ) -> list[Value]:
-        outputs = []
+        rows, size, outputs = series[0].array.shape[1], self.spec.hidden_size, []
         for d, direction in enumerate(self.spec.directions):
             prefix = f"layers.{layer}.{direction}."
             own = {name.removeprefix(prefix): value for name, value in self.weights.items() if name.startswith(prefix)}
             states = {name: values[layer * self.spec.num_directions + d] for name, values in initial.items()}
-            empty = self._zeros(series[0].array.shape[1], self.spec.hidden_size)
+            inputs, read = (
+                factors(self.ops, self.spec.dropout, masks, kind, (layer, d), (rows, units))
+                for kind, units in (("inputs", self.spec.layer_input_size(layer)), ("state", size))
+            )
+            empty = self._zeros(rows, size)
             found = [empty] * len(series)
             times = range(len(series))
             for t in reversed(times) if direction == "backward" else times:
                 if valid[t].size:
                     before = {name: state.take(valid[t]) for name, state in states.items()}
-                    after = self._step(own, series[t].take(valid[t]), before)
+                    x = _times(series[t], inputs).take(valid[t])
+                    after = self._step(own, x, before, read and read.take(valid[t]))
                     states = {name: state.put(valid[t], after[name]) for name, state in states.items()}
                     found[t] = empty.put(valid[t], after[self.cell.output])
             outputs.append(found)
             for name, state in states.items():
                 final[name].append(state)
-        return [self._merged([found[t] for found in outputs]) for t in range(len(series))]
+        merged = [self._merged([found[t] for found in outputs]) for t in range(len(series))]
+        if layer == self.spec.num_layers - 1:
+            return merged
+        shape = rows, self.spec.output_size
+        return [
+            _times(y, factors(self.ops, self.spec.dropout, masks, "between_layers", (layer, 0), shape, t))
+            for t, y in enumerate(merged)
+        ]
 
-    def _step(self, own: Mapping[str, Value], x: Value, states: Mapping[str, Value]) -> dict[str, Value]:
-        """The cell's equations, evaluated with the parameters of one layer and direction."""
+    def _step(
+        self, own: Mapping[str, Value], x: Value, states: Mapping[str, Value], read: Value | None
+    ) -> dict[str, Value]:
+        """The cell's equations, evaluated with the parameters of one layer and direction; q reads the dropped state."""
         values: dict[str, Any] = {**own, **states, "x": x}
+        dropped = {self.cell.output: _times(states[self.cell.output], read)}
         size = self.spec.hidden_size
         for side, tree in self.cell.projections[self.spec.bias].items():
-            projection = expressions.compiled(tree)(values, self.functions)
+            projection = expressions.compiled(tree)(values | (dropped if side == "q" else {}), self.functions)
             for g, gate in enumerate(self.cell.gates):
                 values[f"{side}.{gate}"] = projection.units(g * size, (g + 1) * size)
         new: dict[str, Value] = {}
@@ -255,6 +282,10 @@ _PRIMITIVES: dict[str, Any] = {
     "tanh": Value.tanh,
     "max": Value.maximum,
 }
+
+
+def _times(value: Value, factors: Value | None) -> Value:
+    return value if factors is None else value * factors
 
 
 def _stacked(values: list[Value], axis: int) -> Array:

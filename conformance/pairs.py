@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
@@ -30,8 +31,8 @@ class Pair:
         values = {side: oracle.weights for side, oracle in self.oracles.items()}
         self.weights = {f"{side}.{name}": value for side, own in values.items() for name, value in own.items()}
 
-    def run(self, given: Inputs, carried: Mapping[str, Array] | None = None) -> Run:
-        """What the decoder gives, after the encoder has read the source, if there is one."""
+    def run(self, given: Inputs, carried: Mapping[str, Array] | None = None, *, masks: Masks | None = None) -> Run:
+        """What the decoder gives, after the encoder has read the source, if there is one; neither has dropout."""
         if given.source is None:
             return replace(self.oracles["decoder"].run(given, carried), weights=self.weights)
         read = self.oracles["encoder"].run(given.source)

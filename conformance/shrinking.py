@@ -83,7 +83,7 @@ def _below(size: int) -> list[int]:
 
 
 def _smaller_specs(spec: ModelSpec) -> Iterator[ModelSpec]:
-    changes: list[dict[str, Any]] = [{"head": None}, {"context": None}, {"embedding": None}]
+    changes: list[dict[str, Any]] = [{"dropout": None}, {"head": None}, {"context": None}, {"embedding": None}]
     changes += [{"variant": "simple_rnn", "num_layers": 1, "merge": "concat"}, {"variant": "bi_rnn", "num_layers": 1}]
     changes += [{"variant": "stacked_rnn", "merge": "concat"}, {"merge": "concat"}]
     changes += [{"num_layers": layers} for layers in _below(spec.num_layers)]

@@ -73,7 +73,7 @@ def _bites(backends: Sequence[Any], hunts: Sequence["Hunt"], items: Sequence[Any
     """The bites as they come; all backends and faults take an item in turn, as its truth is computed once for all."""
     for item in items:
         for backend in backends:
-            if hunting := [hunt for hunt in hunts if hunt.backend is backend and not hunt.over]:
+            if hunting := [hunt for hunt in hunts if hunt.backend is backend and hunt.wants(item)]:
                 sound = attempt(backend, item)
                 yield from (hunt.bite() for hunt in hunting if hunt.catches(item, sound))
     yield from (hunt.bite() for hunt in hunts if not hunt.item)
@@ -93,6 +93,10 @@ class Hunt:
     @property
     def over(self) -> bool:
         return bool(self.reason or self.item)
+
+    def wants(self, item: Any) -> bool:
+        """Whether an item is to be tried: nothing is caught yet, and the fault can show in it."""
+        return not self.over and (self.fault.acts is None or self.fault.acts(item.model_case.spec))
 
     def catches(self, item: Any, sound: Tried) -> bool:
         """Try an item, given how it ends without the fault."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.data import Described, check_flag
+from ..spec.dropout import Dropout
 from ..spec.errors import SpecError
 from ..spec.inputs import Inputs
 from ..spec.model import Context, Embedding, Head, ModelSpec
@@ -63,6 +64,7 @@ class TrainingCase(Described):
         clip = training.clip.KIND if training.clip else "unclipped"
         rule = f"{training.loss.KIND}_{training.loss.reduction}-{_label(training.optimizer)}-{clip}"
         rule += f"-{training.schedule.KIND}" if training.schedule else ""
+        rule += f"-seed_{training.seed}" if training.seed else ""
         return (
             f"{rule}-{'carried-' if self.carries else ''}{'accumulated-' if self.accumulates else ''}{self.case.name}"
         )
@@ -109,7 +111,23 @@ def training_cases() -> list[TrainingCase]:
         TrainingCase(Case(SIMPLE, 3, 4, "empty_row", True), TrainingSpec(loss, SGD(0.1, 0.9), clip), True, True)
         for loss, clip in ((CrossEntropy("mean"), ClipByGlobalNorm(0.1)), (MeanSquaredError("batch_mean"), None))
     ]
-    return [thousands, *found, *accumulated]
+    return [thousands, *found, *accumulated, *_dropped()]
+
+
+def _dropped() -> list[TrainingCase]:
+    """Each kind of dropout alone, then all of them."""
+    training = TrainingSpec(CrossEntropy("mean"), SGD(0.1, 0.9))
+    seeded = replace(training, clip=ClipByGlobalNorm(0.1), seed=2**40 + 7)
+    rows: list[tuple[ModelSpec, Dropout, str, TrainingSpec, bool, bool]] = [
+        (STACKED, Dropout(between_layers=0.5), "lengths", training, True, False),
+        (BI, Dropout(inputs=0.5), "left_padding", training, False, False),
+        (SIMPLE, Dropout(state=0.4), "holes", seeded, True, True),
+        (STACKED_BI, Dropout(0.3, 0.2, 0.4), "empty_row", training, True, False),
+    ]
+    return [
+        TrainingCase(Case(replace(spec, dropout=dropout), 3, 4, kind, True), training, carries, accumulates)
+        for spec, dropout, kind, training, carries, accumulates in rows
+    ]
 
 
 def _first_rows() -> list[Row]:
@@ -179,6 +197,7 @@ def _kinds(case: TrainingCase) -> set[tuple[str, str]]:
     return values | {
         ("reduction", training.loss.reduction), ("carries", str(case.carries)), ("scale", str(case.case.scale)),
         ("accumulates", str(case.accumulates)), ("tokens", str(case.case.spec.embedding)),
+        *(("dropout", kind) for kind in (case.case.spec.dropout or Dropout()).to_data(complete=False)),
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.dropout import KINDS, Masks
+from ..spec.dropout import KINDS, STEPWISE, Masks
 from ..spec.model import ModelSpec
 
 Array = Any
@@ -14,22 +14,24 @@ WORD = 2**32
 def factors(
     spec: ModelSpec, masks: Masks | None, kind: str, layer: int, direction: int, shape: tuple[int, ...], dtype: Any
 ) -> Array | None:
-    """What the numbers of a shape, (B, N) or (T, B, N), are multiplied by; None where that kind drops nothing."""
+    """What numbers of shape (T, B, N) are multiplied by, (T, B, N) or (B, N); None where nothing is dropped."""
     if masks is None or spec.dropout is None or not spec.dropout.rate(kind):
+        return None
+    if kind == "between_layers" and layer == spec.num_layers - 1:
         return None
     kept = hashes(masks, kind, layer, direction, shape) >= spec.dropout.threshold(kind)
     return np.where(kept, np.asarray(spec.dropout.scale(kind), dtype), np.zeros((), dtype))
 
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[int, ...]) -> Array:
-    """A number of 32 bits for each place of a shape, (B, N), or (T, B, N) where each step has its own."""
+    """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
     h = np.zeros(1, np.uint32)
     for word in (masks.seed, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction):
         h = absorbed(h, np.uint32(word % WORD))
-    rows, units = shape[-2:]
+    steps, rows, units = shape
     h = absorbed(h, counted(masks.first_row, rows)[:, None])  # (B, 1)
-    if len(shape) == 3:
-        h = absorbed(h, counted(0, shape[0])[:, None, None])  # (T, B, 1)
+    if kind in STEPWISE:
+        h = absorbed(h, counted(0, steps)[:, None, None])  # (T, B, 1)
     return absorbed(h, counted(0, units))
 
 

@@ -89,19 +89,19 @@ def _layer_forward(
             weights.get(name + "recurrent_bias"),
             {state: values[index] for state, values in initial.items()},
             None if valid is None else in_time_order(valid, direction),
-            dropout.factors(spec, masks, "state", layer, d, (batch, H), x.dtype),
+            dropout.factors(spec, masks, "state", layer, d, (steps, batch, H), x.dtype),
         )
         outputs.append(in_time_order(y, direction))
         tapes.append(tape)
         for state, value in last.items():
             final[state][index] = value
-    shape, top = (steps, batch, spec.output_size), layer == spec.num_layers - 1
-    between = None if top else dropout.factors(spec, masks, "between_layers", layer, 0, shape, x.dtype)
+    shape = (steps, batch, spec.output_size)
+    between = dropout.factors(spec, masks, "between_layers", layer, 0, shape, x.dtype)
     return LayerTape(readings, outputs, tapes, between)
 
 
 def _readings(spec: ModelSpec, masks: Masks | None, layer: int, x: Array) -> list[Reading]:
-    kept = [dropout.factors(spec, masks, "inputs", layer, d, x.shape[1:], x.dtype) for d in range(spec.num_directions)]
+    kept = [dropout.factors(spec, masks, "inputs", layer, d, x.shape, x.dtype) for d in range(spec.num_directions)]
     if kept[0] is None:
         return [Reading(spec.directions, x, None)]
     return [Reading((direction,), x * m, m) for direction, m in zip(spec.directions, kept, strict=True)]

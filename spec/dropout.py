@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from .data import Described, check_number
 
 KINDS = ("between_layers", "inputs", "state")  # a kind's place is its word in the hash
+STEPWISE = ("between_layers",)  # those with a mask for each time step, not one for all
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Dropout(Described):
     def __post_init__(self) -> None:
         for kind in KINDS:
             check_number(f"dropout {kind}", getattr(self, kind), 0.0, 1.0)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The rates in the order of the kinds."""
+        return tuple(self.rate(kind) for kind in KINDS)
 
     def rate(self, kind: str) -> float:
         """p of a kind."""

@@ -9,18 +9,20 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnzoo.spec import INITIALIZERS, Context, Draw, Embedding, Head, Initializer, ModelSpec, RnnZooError
+from rnnzoo.spec import INITIALIZERS, Context, Draw, Dropout, Embedding, Head, Initializer, ModelSpec, RnnZooError
 from rnnzoo.spec.errors import SpecError
 from rnnzoo.spec.initializers import DISTRIBUTIONS
 from rnnzoo.spec.model import MERGES, NONLINEARITIES
 
 SIZES = st.integers(1, 10**6)
+RATES = st.floats(0, 1, exclude_max=True)
 VECTOR_DRAWS = st.builds(Draw, st.sampled_from(["zeros", "uniform", "normal"]), st.floats(1e-300, 1e300))
 DRAWS = st.builds(Draw, st.sampled_from(DISTRIBUTIONS), st.floats(1e-300, 1e300))
 WEIGHT_DRAWS = DRAWS.filter(lambda draw: draw.distribution != "identity")
 PARTS = {
     "initializer": st.sampled_from(list(INITIALIZERS.values()))
     | st.builds(Initializer, WEIGHT_DRAWS, DRAWS, VECTOR_DRAWS, WEIGHT_DRAWS, WEIGHT_DRAWS, WEIGHT_DRAWS),
+    "dropout": st.none() | st.builds(Dropout, st.just(0.0), RATES, RATES),
     "embedding": st.none() | st.builds(Embedding, SIZES),
     "head": st.none() | st.builds(Head, SIZES, st.booleans(), st.sampled_from(["steps", "final"])),
     "context": st.none() | st.builds(Context, SIZES),
@@ -98,6 +100,8 @@ REFUSED = [
     ({"variant": "simple_rnn", "merge": "sum"}, ["merge", "one direction", "'concat'"]),
     ({"initializer": "torhc"}, ["initializer", "'torch'", "'torhc'"]),
     ({"initializer": None}, ["initializer", "Initializer", "None"]),
+    ({"dropout": 0.5}, ["dropout", "Dropout", "0.5"]),
+    ({"dropout": Dropout(0.5)}, ["dropout between_layers", "bi_rnn has one layer"]),
     ({"embedding": 7}, ["embedding", "7"]),
     ({"embedding": "words"}, ["embedding", "Embedding", "'words'"]),
     ({"head": Context(3)}, ["head", "Head", "Context(size=3)"]),
@@ -122,6 +126,9 @@ def test_data_is_refused_as_the_constructor_refuses(change: dict[str, object], w
 @pytest.mark.parametrize(
     ("build", "words"),
     [
+        (lambda: Dropout(1.0), ["dropout between_layers", "[0, 1)", "1.0"]),
+        (lambda: Dropout(inputs=-0.1), ["dropout inputs", "[0, 1)", "-0.1"]),
+        (lambda: Dropout(state="half"), ["dropout state", "'half'"]),
         (lambda: Embedding(0), ["vocabulary_size", "0"]),
         (lambda: Head(0), ["head size", "0"]),
         (lambda: Head(2, "yes"), ["head bias", "'yes'"]),
@@ -178,6 +185,17 @@ def test_text_that_is_no_spec_gives_one_error_of_ours(text: str) -> None:
     for read in (ModelSpec.from_json, ModelSpec.from_yaml):
         with pytest.raises(RnnZooError):
             read(text)
+
+
+def test_dropout_of_nothing_is_none_and_a_spec_without_it_does_not_mention_it() -> None:
+    assert ModelSpec("simple_rnn", 3, 4, dropout=Dropout()) == ModelSpec("simple_rnn", 3, 4)
+    assert "dropout" not in ModelSpec("simple_rnn", 3, 4).to_json()
+    assert ModelSpec("simple_rnn", 3, 4, dropout=Dropout(state=0.5)).differing(ModelSpec("simple_rnn", 3, 5)) == [
+        "hidden_size",
+        "dropout",
+    ]
+    with pytest.raises(SpecError, match=r"ModelSpec\.dropout: unknown key 'outputs'"):
+        ModelSpec.from_data({**GOOD, "dropout": {"outputs": 0.5}})
 
 
 def test_sizes_follow_from_variant_and_merge() -> None:

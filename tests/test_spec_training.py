@@ -44,7 +44,7 @@ NUMBERS = np.random.default_rng(1).normal(size=(B, T, O))
 @pytest.mark.parametrize("schedule", [None, StepDecay(3), Cosine(7, 0.1), WarmUp(2), WarmUp(2, Cosine(5))])
 @pytest.mark.parametrize("clip", [None, ClipByGlobalNorm(5.0), ClipByValue(0.1)])
 def test_a_training_spec_survives_plain_data(loss: object, optimizer: object, clip: object, schedule: object) -> None:
-    spec = TrainingSpec(loss, optimizer, clip, schedule)
+    spec = TrainingSpec(loss, optimizer, clip, schedule, seed=int(clip is None))
     assert TrainingSpec.from_data(spec.to_data()) == spec
 
 
@@ -77,6 +77,8 @@ def test_a_training_spec_survives_plain_data(loss: object, optimizer: object, cl
         (lambda: WarmUp(0), "warm_up schedule steps"),
         (lambda: WarmUp(1, WarmUp(1)), "warm_up schedule then: expected StepDecay, Cosine or None, got WarmUp"),
         (lambda: TrainingSpec(CrossEntropy(), SGD(0.1), None, 0.5), "schedule: expected StepDecay or Cosine or WarmUp"),
+        (lambda: TrainingSpec(CrossEntropy(), SGD(0.1), seed=-1), "training seed: expected an integer of at least 0"),
+        (lambda: TrainingSpec(CrossEntropy(), SGD(0.1), seed=2**64), r"training seed: .* below 2\^64"),
         (lambda: ClipByGlobalNorm(0), r"clip maximum: expected a number in \(0, inf\), got 0"),
         (lambda: ClipByValue(math.inf), "clip maximum: .* got inf"),
         (lambda: TrainingSpec(None, SGD(0.1)), "loss: expected CrossEntropy or MeanSquaredError, got None"),

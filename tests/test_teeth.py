@@ -38,7 +38,11 @@ ASKED = """
     transposition missing; order of gates; dtype of the file changed; metadata of another spec; -0 lost in the file;
     a file written half;
     epsilon misplaced in RMSprop; epsilon misplaced in Adagrad; decay coupled; decay decoupled;
-    Nesterov taken for plain momentum; not centred; accumulator from 0; learning rate constant; mean of means
+    Nesterov taken for plain momentum; not centred; accumulator from 0; learning rate constant; mean of means;
+    dropping at evaluation; dropout mask per step instead of per sequence (numpy);
+    dropout mask per step instead of per sequence (torch); dropout mask per step instead of per sequence (tf);
+    dropout not scaled (numpy); outputs of the last layer dropped (numpy); same mask in both directions (numpy);
+    mask kept from update to update (numpy); same masks for all batches of an update (numpy)
 """
 APPLICABLE = [
     (backend, fault.name)

@@ -3,11 +3,12 @@
 Words of 32 bits stand in int64, which every device multiplies, and are multiplied by halves.
 """
 
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
 
-from ..spec.dropout import KINDS, Masks
+from ..spec.dropout import KINDS, STEPWISE, Masks
 from ..spec.model import ModelSpec
 
 Tensor = Any
@@ -17,24 +18,41 @@ WORD = 2**32
 def factors(
     spec: ModelSpec, masks: Masks | None, kind: str, layer: int, direction: int, shape: tuple[Any, ...], dtype: Any
 ) -> Tensor | None:
-    """What the numbers of a shape, (B, N) or (T, B, N), are multiplied by; None where that kind drops nothing."""
+    """What numbers of shape (T, B, N) are multiplied by, (T, B, N) or (B, N); None where nothing is dropped."""
     if masks is None or spec.dropout is None or not spec.dropout.rate(kind):
+        return None
+    if kind == "between_layers" and layer == spec.num_layers - 1:
         return None
     kept = hashes(masks, kind, layer, direction, shape) >= spec.dropout.threshold(kind)
     return tf.cast(kept, dtype) * tf.constant(spec.dropout.scale(kind), dtype)
 
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[Any, ...]) -> Tensor:
-    """A number of 32 bits for each place of a shape, (B, N), or (T, B, N) where each step has its own."""
-    h = tf.zeros([1], tf.int64)
-    for word in (masks.seed % WORD, masks.seed // WORD % WORD, masks.update, KINDS.index(kind), layer, direction):
-        h = absorbed(h, tf.cast(word, tf.int64) % WORD)
-    rows, units = shape[-2:]
-    first_row = tf.cast(masks.first_row, tf.int64)
-    h = absorbed(h, (_range(rows) + first_row)[:, None] % WORD)  # (B, 1)
-    if len(shape) == 3:
-        h = absorbed(h, _range(shape[0])[:, None, None])  # (T, B, 1)
-    return absorbed(h, _range(units))
+    """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
+    words = (masks.seed % WORD, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction)
+    return _graph(kind in STEPWISE)(_vector(words) % WORD, _vector((masks.first_row,))[0], _vector(shape))
+
+
+@cache
+def _graph(stepwise: bool) -> Any:
+    """The hash as a graph for all shapes, traced once in a process."""
+
+    def of_places(words: Tensor, first_row: Tensor, shape: Tensor) -> Tensor:
+        h = tf.zeros([1], tf.int64)
+        for word in tf.unstack(words):
+            h = absorbed(h, word)
+        steps, rows, units = tf.unstack(shape)
+        h = absorbed(h, (tf.range(rows) + first_row)[:, None] % WORD)  # (B, 1)
+        if stepwise:
+            h = absorbed(h, tf.range(steps)[:, None, None])  # (T, B, 1)
+        return absorbed(h, tf.range(units))
+
+    given = [tf.TensorSpec(shape, tf.int64) for shape in ([6], [], [3])]
+    return tf.function(of_places, autograph=False).get_concrete_function(*given)
+
+
+def _vector(words: tuple[Any, ...]) -> Tensor:
+    return tf.stack([tf.cast(word, tf.int64) for word in words])
 
 
 def absorbed(h: Tensor, words: Tensor) -> Tensor:
@@ -57,7 +75,3 @@ def _product(h: Tensor, constant: int) -> Tensor:
     """h times a constant, both of 32 bits, modulo 2^32, without a step beyond 63 bits."""
     high, low = constant >> 16, constant & 0xFFFF
     return (h * low + h * high % 2**16 * 2**16) % WORD
-
-
-def _range(number: Any) -> Tensor:
-    return tf.range(tf.cast(number, tf.int64))

@@ -45,8 +45,7 @@ def forward(
         outputs, final = _layer(spec, weights, layer, x, valid, rows, masks)
         finals += final
         x = merge(spec.merge, outputs)  # (T, B, F)
-        if layer < spec.num_layers - 1:
-            x = _times(x, dropout.factors(spec, masks, "between_layers", layer, 0, _shape(x), x.dtype))
+        x = _times(x, dropout.factors(spec, masks, "between_layers", layer, 0, _shape(x), x.dtype))
     stacked = {name: tf.stack([final[name] for final in finals]) for name in initial}
     return tf.transpose(x, [1, 0, 2]), stacked
 
@@ -61,7 +60,7 @@ def _layer(
     masks: Masks | None,
 ) -> tuple[list[Tensor], list[Tensors]]:
     """Of each direction the outputs (T, B, H), in time order, and the final states (B, H) by name."""
-    step, (_, B, _), H = recurrence.step_of(spec), _shape(x), spec.hidden_size
+    step, (T, B, _), H = recurrence.step_of(spec), _shape(x), spec.hidden_size
     projections = _projections(spec, weights, layer, x, masks)
     outputs, finals = [], []
     for d, direction in enumerate(spec.directions):
@@ -73,7 +72,7 @@ def _layer(
             arguments["recurrent_bias"] = weights[prefix + "recurrent_bias"]
         if valid is not None:
             arguments["mask"] = in_time_order(valid, direction)
-        if (factors := dropout.factors(spec, masks, "state", layer, d, (B, H), x.dtype)) is not None:
+        if (factors := dropout.factors(spec, masks, "state", layer, d, (T, B, H), x.dtype)) is not None:
             arguments["factors"] = factors
         y, final = recurrence.run(step, arguments)
         y.set_shape((*x.shape[:2], spec.hidden_size))  # a graph of any shape has lost what is known
@@ -88,7 +87,7 @@ def _projections(
     spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor, masks: Masks | None
 ) -> list[Tensor]:
     """The input projections of all steps, (T, B, G*H) for each direction: one product where both read the same."""
-    D, shape = spec.num_directions, _shape(x)[1:]
+    D, shape = spec.num_directions, _shape(x)
     kept = [dropout.factors(spec, masks, "inputs", layer, d, shape, x.dtype) for d in range(D)]
     if kept[0] is None:
         projections: list[Tensor] = tf.split(_project(spec, weights, layer, x, spec.directions), D, axis=2)

@@ -6,7 +6,7 @@ torch has no products of unsigned words, so that words of 32 bits stand in int64
 import torch
 from torch import Tensor
 
-from ..spec.dropout import KINDS, Masks
+from ..spec.dropout import KINDS, STEPWISE, Masks
 from ..spec.model import ModelSpec
 
 WORD = 2**32
@@ -15,22 +15,24 @@ WORD = 2**32
 def factors(
     spec: ModelSpec, masks: Masks | None, kind: str, layer: int, direction: int, shape: tuple[int, ...], like: Tensor
 ) -> Tensor | None:
-    """What the numbers of a shape, (B, N) or (T, B, N), are multiplied by; None where that kind drops nothing."""
+    """What numbers of shape (T, B, N) are multiplied by, (T, B, N) or (B, N); None where nothing is dropped."""
     if masks is None or spec.dropout is None or not spec.dropout.rate(kind):
+        return None
+    if kind == "between_layers" and layer == spec.num_layers - 1:
         return None
     kept = hashes(masks, kind, layer, direction, shape, like.device) >= spec.dropout.threshold(kind)
     return kept.to(like.dtype) * spec.dropout.scale(kind)
 
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """A number of 32 bits for each place of a shape, (B, N), or (T, B, N) where each step has its own."""
+    """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
     h = torch.zeros(1, dtype=torch.int64, device=device)
     for word in (masks.seed, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction):
         h = absorbed(h, word % WORD)
-    rows, units = shape[-2:]
+    steps, rows, units = shape
     h = absorbed(h, (torch.arange(rows, device=device) + masks.first_row)[:, None] % WORD)  # (B, 1)
-    if len(shape) == 3:
-        h = absorbed(h, torch.arange(shape[0], device=device)[:, None, None])  # (T, B, 1)
+    if kind in STEPWISE:
+        h = absorbed(h, torch.arange(steps, device=device)[:, None, None])  # (T, B, 1)
     return absorbed(h, torch.arange(units, device=device))
 
 

@@ -181,18 +181,17 @@ class Recurrent(nn.Module):
             )
             finals.append(final)
             x = series if self.spec.merge == "concat" else merge(self.spec.merge, list(series.chunk(D, dim=-1)))
-            if layer < self.spec.num_layers - 1 and masks is not None:
-                x = times(x, self._between_layers(inputs, rows, layer, masks))
+            x = times(x, self._between_layers(inputs, rows, layer, masks))
         state = torch.cat(finals)  # (L*D, B, H)
         if rows is None:
             return x.transpose(0, 1), state
         return rows.put_back(x, inputs), state.index_select(1, rows.order.argsort())
 
-    def _between_layers(self, inputs: Tensor, rows: Rows | None, layer: int, masks: Masks) -> Tensor | None:
+    def _between_layers(self, inputs: Tensor, rows: Rows | None, layer: int, masks: Masks | None) -> Tensor | None:
         """The factors of dropout of a layer's merged outputs, in their order."""
         shape = (inputs.shape[1], inputs.shape[0], self.spec.output_size)
         factors = dropout.factors(self.spec, masks, "between_layers", layer, 0, shape, inputs)
-        return factors if factors is None or rows is None else rows.taken(factors.transpose(0, 1))
+        return factors if factors is None or rows is None else rows.taken(factors.expand(shape).transpose(0, 1))
 
     def _bias(self, layer: int) -> Tensor | None:
         """All that is added to the argument of f, for both directions, (D*H,), or None."""
@@ -216,15 +215,14 @@ class Recurrent(nn.Module):
                 for name, states in series.items():
                     final[name].append(states[end])
             x = merge(self.spec.merge, outputs)  # (T, B, F)
-            if layer < self.spec.num_layers - 1:
-                x = times(x, dropout.factors(self.spec, masks, "between_layers", layer, 0, x.shape, x))
+            x = times(x, dropout.factors(self.spec, masks, "between_layers", layer, 0, x.shape, x))
         return x.transpose(0, 1), {name: torch.stack(states) for name, states in final.items()}
 
     def _layer(
         self, layer: int, x: Tensor, mask: Tensor | None, initial: States, masks: Masks | None
     ) -> Iterator[tuple[States, int]]:
         """For each direction the series of states, (T, B, H) by name, and the place of the last of them."""
-        (_, B, _), D, H = x.shape, len(self._directions), self.spec.hidden_size
+        (T, B, _), D, H = x.shape, len(self._directions), self.spec.hidden_size
         projections = self._projections(layer, x, masks)
         for d, direction in enumerate(self._directions):
             series = recurrence(
@@ -233,7 +231,7 @@ class Recurrent(nn.Module):
                 self._weight(layer, direction, "recurrent_bias") if self.spec.bias == "double" else None,
                 {name: states[layer * D + d] for name, states in initial.items()},
                 mask,
-                factors=dropout.factors(self.spec, masks, "state", layer, d, (B, H), x),
+                factors=dropout.factors(self.spec, masks, "state", layer, d, (T, B, H), x),
                 cell=self.spec.cell,
                 nonlinearity=self.spec.nonlinearity,
                 reverse=direction == "backward",
@@ -242,8 +240,8 @@ class Recurrent(nn.Module):
 
     def _projections(self, layer: int, x: Tensor, masks: Masks | None) -> Sequence[Tensor]:
         """The input projections of all steps, (T, B, G*H) for each direction: one product where both read the same."""
-        D, shape = len(self._directions), x.shape[1:]
-        kept = [dropout.factors(self.spec, masks, "inputs", layer, d, shape, x) for d in range(D)]
+        D = len(self._directions)
+        kept = [dropout.factors(self.spec, masks, "inputs", layer, d, x.shape, x) for d in range(D)]
         if kept[0] is None:
             return self._project(layer, x, self._directions).chunk(D, dim=2)
         pairs = zip(kept, self._directions, strict=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from . import converting, derivatives, replaced, results, states, topology, updates, weights
+from . import converting, derivatives, dropping, replaced, results, states, topology, updates, weights
 from .fault import Fault
 
 ROWS = (
@@ -13,6 +13,7 @@ ROWS = (
     *derivatives.FAULTS,
     *updates.FAULTS,
     *replaced.FAULTS,
+    *dropping.FAULTS,
     *converting.FAULTS,
 )
 CATALOGUE: Mapping[str, Fault] = {fault.name: fault for fault in ROWS}

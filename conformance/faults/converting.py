@@ -33,6 +33,10 @@ class Conversion:
     check: ClassVar[str] = CONVERT
 
     @property
+    def model_case(self) -> Case:
+        return self.case
+
+    @property
     def name(self) -> str:
         return f"{self.check}-{self.dtype}-{self.case.name}"
 

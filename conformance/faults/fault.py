@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...spec.model import ModelSpec
+
 CONVERT = "convert"  # stands among the names of checks for the converter's own proof
 
 
@@ -22,6 +24,7 @@ class Fault:
         only: the name of the one backend that can have it, where a part of that is replaced.
         spared: backends that cannot have it, with the reason.
         raises: the fault is to raise an error where none belongs; others must be seen by what they compute.
+        acts: on which models it can show at all, None for any; no item of another is tried.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Fault:
     only: str | None = None
     spared: Mapping[str, str] = field(default_factory=dict)
     raises: bool = False
+    acts: Callable[[ModelSpec], bool] | None = None
 
     def reason_against(self, backend: Any) -> str | None:
         """Why the fault does not apply to the backend, or None."""

@@ -56,7 +56,7 @@ class Composed(Wrapped):
         prefix, taken = f"layers.{layer}.{direction}.", self.steps(valid, direction)
         single = replace(
             model.spec, variant="simple_rnn", input_size=x.shape[2], num_layers=1, merge="concat",
-            embedding=None, head=None, context=None,
+            dropout=None, embedding=None, head=None, context=None,
         )  # fmt: skip
         inner = self.backend.build(single, dtype=model.dtype)
         own = {name.replace(prefix, "layers.0.forward."): a for name, a in weights.items() if name.startswith(prefix)}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...spec.backend import StepResult
+from ...spec.model import ModelSpec
 from ...spec.optimizers import SGD, Adagrad, Adam, RMSprop
 from ...spec.training import (
     Batch,
@@ -187,11 +188,14 @@ class Trainer:
 
 
 class Trained(Wrapped):
-    """A backend whose trainer is one of ours."""
+    """A backend whose trainer is one of ours, and drops nothing."""
 
     def __init__(self, backend: Any, trainer: type[Trainer] = Trainer) -> None:
         super().__init__(backend)
         self._trainer = trainer
+
+    def supports(self, spec: ModelSpec) -> str | None:
+        return "its trainer has no dropout" if spec.dropout else super().supports(spec)
 
     def trainer(self, model: Model, training: TrainingSpec) -> Trainer:
         return self._trainer(self, model, training)
