@@ -1,6 +1,7 @@
 """NumPy's `.npz` files, read without unpickling anything."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,7 +19,7 @@ from .stored import StoredTensor, check_names
 # or unsupported entry, MemoryError a header that claims more than there is.
 DAMAGED = (
     OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RuntimeError,
-    zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 MAXIMUM_TEXT = 2**24  # bytes of an entry that is text
 
@@ -79,6 +80,8 @@ def _tensor(path: Path, entry: Any, place: Member) -> StoredTensor:
     start = entry.tell()
     entry.seek(0)
     before = zlib.crc32(entry.read(start))
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"an array of shape {shape}")
     if dtype.kind not in "fiub" or place.size != start + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"an array of {dtype} and shape {shape} in {place.size:,} bytes")
     return StoredTensor(

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -365,6 +367,32 @@ assert status == 0 and not {{"tensorflow", "keras"}} & set(sys.modules)
     assert "oracle" in process.stdout and "'torch' is not installed" in process.stdout
 
 
+LOADED = """
+import sys
+from rnnzoo.conformance.cli import main
+for arguments in {commands}:
+    assert main(arguments) == 0
+print("loaded", sorted({{"torch", "tensorflow", "keras", "h5py", "onnx", "onnxruntime", "jax"}} & set(sys.modules)))
+"""
+
+
+def test_inspecting_a_file_loads_no_framework(tmp_path: Path, fresh_python: Callable[..., Any]) -> None:
+    for suffix in HOLD_EVERYTHING:
+        format_of(path := tmp_path / f"a{suffix}").files.write(path, Contents(CORE, initial_weights(CORE, 1), {}))
+    commands = [["inspect", str(tmp_path / f"a{suffix}")] for suffix in HOLD_EVERYTHING]
+    process = fresh_python(LOADED.format(commands=commands))
+    assert process.stdout.endswith("loaded []\n"), process.stdout + process.stderr
+
+
+@pytest.mark.parametrize(("suffix", "frameworks"), [(".npz", []), (".pt", ["torch"])])
+def test_a_conversion_loads_the_frameworks_of_its_files_alone(
+    tmp_path: Path, fresh_python: Callable[..., Any], suffix: str, frameworks: list[str]
+) -> None:
+    source = saved(tmp_path / "a.safetensors", CORE)
+    process = fresh_python(LOADED.format(commands=[["convert", str(source), str(tmp_path / f"b{suffix}")]]))
+    assert process.stdout.endswith(f"loaded {frameworks}\n"), process.stdout + process.stderr
+
+
 # Layers in memory
 
 
@@ -465,3 +493,5 @@ def test_a_conversion_that_is_killed_leaves_no_target_or_a_whole_one(tmp_path: P
         count += killed(source, target, whole * random.uniform(0.2, 1.0))
         assert not target.exists() or same(read(target), expected)
     assert count > times / 4
+    convert(source, tmp_path / "last.npz")  # which removes what they left
+    assert not list(tmp_path.glob(".rnnzoo-*"))

@@ -51,6 +51,7 @@ def found_layers(
             layers[key] = _own(record, tensors)
         else:
             own_class = (own_classes or {}).get(key)
+            record = _checked(record, by_path) if record and sides else record
             layers[key] = _layer(spoken(key, names or {}), sides, record, own_class, hints)
             if record is not None and layers[key].spec is not None:
                 layers[key] = replace(layers[key], original=_original(record, by_path))
@@ -60,6 +61,13 @@ def found_layers(
     if not known and isinstance(hints.spec, ModelSpec) and hints.spec.num_layers > 1:
         after = dict(zip(list(layers)[1:], layers, strict=False))
     return [*layers.values(), *_stacks(layers, after)], list(rest)
+
+
+def _checked(record: Record, by_path: Mapping[str, NamedCell]) -> Record:
+    """The record, refused where the file lacks one of its cells: of two directions one would be read as a layer."""
+    lost = [cell.path for cell in record.cells if cell.path not in by_path]
+    reason = f"the file has no weights {lost[0]}, which its configuration has; save the model again" if lost else None
+    return replace(record, refusal=record.refusal or reason)
 
 
 def _layer(path: str, sides: Sides, record: Record | None, own_class: str | None, hints: Hints) -> FoundLayer:
