@@ -106,36 +106,39 @@ def _overrides(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("sample", help="write text with a character language model", epilog=EPILOG)
-    command.add_argument("file", type=Path, metavar="FILE", help="a run's folder, or a model file, of the task char_lm")
+    command = commands.add_parser("sample", help="let a model say something: text, captions, dates", epilog=EPILOG)
+    command.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a run's folder, or a model file, of the task char_lm, captioning or translate",
+    )
     command.add_argument(
         "--backend", default="numpy", help="numpy, torch, tf or package.module:OBJECT (default: numpy)"
     )
-    command.add_argument("--length", type=int, default=400, help="characters to write (default: 400)")
-    command.add_argument(
-        "--temperature", type=float, default=0.7, help="0 takes the likeliest each time (default: 0.7)"
+    command.add_argument("--length", type=int, help="characters to write (char_lm; default: 400)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--temperature", type=float, help="of the draws (default: 0.7 for char_lm, 0 for captioning)")
+    which.add_argument(
+        "--greedy", dest="temperature", action="store_const", const=0.0, help="the same as temperature 0"
     )
-    command.add_argument("--seed", type=int, default=0, help="of the random draws (default: 0)")
-    command.add_argument("--seed-text", default="", help="text to go on from")
+    command.add_argument("--seed", type=int, help="of the random draws (default: 0)")
+    command.add_argument("--seed-text", help="text to go on from (char_lm)")
+    command.add_argument("--count", type=int, help="pictures or dates of the test (default: 8)")
+    command.add_argument(
+        "--input", dest="inputs", action="append", metavar="TEXT", help="a date to translate; may be repeated"
+    )
     _add_overrides(command)
     command.set_defaults(command=_sample)
 
 
 def _sample(options: argparse.Namespace) -> int:
     from ..tasks.run_folder import model_file
-    from ..tasks.sample import sample
+    from ..tasks.sample import OPTIONS, sample
     from .formats import read
 
-    text = sample(
-        read(model_file(options.file)),
-        options.backend,
-        length=options.length,
-        temperature=options.temperature,
-        seed=options.seed,
-        seed_text=options.seed_text,
-        **_overrides(options),
-    )
-    print(text)
+    given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
+    print(sample(read(model_file(options.file)), options.backend, **given, **_overrides(options)))
     return 0
 
 

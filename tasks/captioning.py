@@ -10,6 +10,7 @@ from ..spec.data import check_size
 from ..spec.encoder_decoder import AnySpec
 from ..spec.model import Context, Embedding, Head
 from ..spec.training import Batch, CrossEntropy
+from .decoding import decoded
 from .digits import Digits, Sequences
 from .drawn import ROWS_AT_ONCE, TEST_ROWS, TEST_SEED, Drawn, batches
 from .task import Array, Evaluation, ModelParts
@@ -87,7 +88,7 @@ class Captioning(Drawn):
     def evaluate(self, backend: Any, model: Any) -> Evaluation:
         """The share of whole captions that are right, and of their words with the end."""
         parts = batches(self.test, ROWS_AT_ONCE)
-        predictions = np.concatenate([decoded(backend, model, rows.context) for rows in parts])
+        predictions = np.concatenate([captions(backend, model, rows.context) for rows in parts])
         right = predictions == self.test.targets
         valid = np.arange(LONGEST) < self.test.lengths[:, None]
         metrics = {"exact_captions": float(right.all(axis=1).mean()), "accuracy": float(right[valid].mean())}
@@ -101,15 +102,17 @@ class Captioning(Drawn):
         return float((CAPTIONS[nearest @ PLACES] == self.test.targets).all(axis=1).mean())
 
 
-def decoded(backend: Any, model: Any, pictures: Array) -> Tokens:
-    """The likeliest word after every word, (N, 3); after the first end there are only ends."""
-    words, state = np.full((len(pictures), 1), START), None
-    found = np.full((len(pictures), LONGEST), END)
-    for step in range(LONGEST):
-        result = backend.run(model, words, initial_state=state, context=pictures if step == 0 else None)
-        words, state = result.scores.argmax(axis=2), result.final_states
-        found[:, step] = np.where((found[:, :step] == END).any(axis=1), END, words[:, 0])
-    return found
+def captions(backend: Any, model: Any, pictures: Array, *, temperature: float = 0.0, seed: int = 0) -> Tokens:
+    """The words of each picture, (N, 3): the likeliest after every word, or drawn, as `decoded` says."""
+    return decoded(
+        backend, model, pictures, START, END, LONGEST, temperature=temperature, seed=seed, stream="captioning.sample"
+    )
+
+
+def text_of_caption(words: Tokens) -> str:
+    """The words of a caption (3,), up to the end."""
+    numbers = words.tolist()
+    return " ".join(WORDS[number] for number in numbers[: numbers.index(END) if END in numbers else None])
 
 
 def words_of(number: int) -> list[str]:

@@ -37,6 +37,7 @@ class Suggested:
     batch_size: int = MISSING
     epochs: int = MISSING
     clip: float | None = MISSING
+    initializer: str = "torch"
     learning_rate: LearningRates = field(default_factory=LearningRates)
 
 
@@ -133,6 +134,16 @@ class DropoutConfig:
 
 
 @dataclass
+class TranslateConfig:
+    """`embedding_size`: width of a character's vector; `decoder`: its variant, else the model's reading forward."""
+
+    name: str = "translate"
+    embedding_size: int = 32
+    decoder: str | None = None
+    suggested: Suggested = field(default_factory=Suggested)
+
+
+@dataclass
 class ModelConfig:
     """The fields of a `ModelSpec` that a task leaves open."""
 
@@ -143,7 +154,7 @@ class ModelConfig:
     bias: str = "single"
     merge: str = "concat"
     cell: str = "rnn"
-    initializer: str = "torch"
+    initializer: str = SI("${task.suggested.initializer}")
     dropout: DropoutConfig | None = field(default_factory=DropoutConfig)
 
 
@@ -276,7 +287,7 @@ def register(backends: list[str]) -> None:
     schemas = {
         "config": Config, "digits": DigitsConfig, "char_lm": CharLMConfig, "adding": AddingConfig, "copy": CopyConfig,
         "forecast": ForecastConfig, "tagging": TaggingConfig, "onu_sleep": OnuSleepConfig,
-        "captioning": CaptioningConfig,
+        "captioning": CaptioningConfig, "translate": TranslateConfig,
         "adam": AdamConfig, "sgd": SGDConfig, "rmsprop": RMSpropConfig, "adagrad": AdagradConfig,
     }  # fmt: skip
     for name, schema in schemas.items():

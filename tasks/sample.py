@@ -1,78 +1,141 @@
-"""Text from a trained character language model, one character after the other."""
+"""What a trained model says: text that goes on, captions of pictures, dates as ISO writes them."""
 
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..spec import draws
 from ..spec.backend import Contents, load_backend
 from ..spec.data import check_number, check_size
-from ..spec.errors import FileError
+from ..spec.errors import FileError, SpecError, listed
+from .captioning import Captioning, captions, text_of_caption
 from .char_lm import CharLM, one_hot, tokens_of
+from .decoding import chosen
+from .drawn import batches
 from .evaluate import built
-from .task import log_softmax, task_of
+from .tables import table
+from .task import task_of
+from .translate import Translate, iso_of, source_of, translated
+
+OPTIONS = ("length", "temperature", "seed", "seed_text", "count", "inputs")
+WAY_OUT = "train one with 'rnnzoo train task=char_lm'"
 
 
-def sample(
-    contents: Contents, backend_name: str, *, length: int = 500, temperature: float = 1.0, seed: int = 0,
-    seed_text: str | None = None, **overrides: Any,
+def sample(contents: Contents, backend_name: str, **given: Any) -> str:
+    """What the model says; the same for the same seed.
+
+    Args:
+        contents: of a file that `rnnzoo train` wrote, or that was converted from one, of a task of `SAMPLERS`.
+        backend_name: as for `load_backend`.
+        given: options of the task's function below; all others are overrides as for `evaluate`.
+
+    Raises:
+        FileError: the file names no task, or one that says nothing.
+        SpecError: an option or an override that the task has not, or out of its range.
+        InputError: a text has characters that the model does not know.
+    """
+    recorded = contents.provenance.get("task")
+    name = recorded.get("name") if isinstance(recorded, dict) else None
+    if not isinstance(name, str) or name not in SAMPLERS:
+        found = "one whose file names no task" if name is None else f"one of the task {name!r}"
+        raise FileError(f"sample: expected a model of the tasks {listed(SAMPLERS)}, got {found}; {WAY_OUT}")
+    options = {key: value for key, value in given.items() if key in OPTIONS}
+    known = [key for key in signature(SAMPLERS[name]).parameters if key in OPTIONS]
+    if unknown := set(options) - set(known):
+        raise SpecError(f"sample: a model of the task {name!r} has no option {listed(unknown)}; it has {listed(known)}")
+    overrides = {key: value for key, value in given.items() if key not in OPTIONS}
+    return SAMPLERS[name](contents, backend_name, overrides, **options)
+
+
+def text(
+    contents: Contents, backend_name: str, overrides: Mapping[str, Any], *, length: int = 400,
+    temperature: float = 0.7, seed: int = 0, seed_text: str | None = None,
 ) -> str:  # fmt: skip
-    """`length` characters that follow the seed text; the same ones for the same seed.
+    """`length` characters that follow the seed text.
 
     Each is drawn from softmax(scores / temperature), and fed back; temperature 0 takes the likeliest.
 
     Args:
-        contents: of a file that `rnnzoo train task=char_lm` wrote, or that was converted from one.
-        backend_name: as for `load_backend`.
         length: characters to draw.
         temperature: below 1 more likely characters, above 1 more surprising ones.
         seed: of the draws.
         seed_text: read before the first draw; None for a line break, or the alphabet's first character.
-        overrides: as for `evaluate`. No text is needed here; one that is named must fit the model.
-
-    Raises:
-        FileError: the file is not of a character language model.
-        SpecError: length or temperature is out of its range, or there is no such override.
-        InputError: the seed text has characters outside the model's alphabet.
+        overrides: no text is needed here; one that is named must fit the model.
     """
     alphabet = _alphabet(contents)
     if overrides:
         task_of(contents, overrides)
     check_size("length", length)
     check_number("temperature", temperature, 0.0, np.inf)
-    tokens = tokens_of(seed_text or ("\n" if "\n" in alphabet else alphabet[0]), alphabet, "seed text")
+    tokens = tokens_of(seed_text or ("\n" if "\n" in alphabet else alphabet[0]), alphabet, "seed text")[None, :]
     backend, model = load_backend(backend_name), built(contents, backend_name)
     found, state = [], None
     for number in draws.uniform(seed, "char_lm.sample", length):
         inputs = tokens if contents.spec.embedding else one_hot(tokens, len(alphabet))
-        result = backend.run(model, inputs[None], initial_state=state)  # (1, T) of the seed text, then (1, 1)
+        result = backend.run(model, inputs, initial_state=state)  # (1, T) of the seed text, then (1, 1)
         state = result.final_states
-        token = _drawn(result.scores[0, -1], temperature, float(number))
-        found.append(alphabet[token])
-        tokens = np.array([token], np.int64)
+        tokens = chosen(result.scores[:, -1], temperature, number[None])[:, None]
+        found.append(alphabet[tokens[0, 0]])
     return "".join(found)
 
 
+def captions_of_pictures(
+    contents: Contents, backend_name: str, overrides: Mapping[str, Any], *, count: int = 8, temperature: float = 0.0,
+    seed: int = 0,
+) -> str:  # fmt: skip
+    """What the first pictures of the test show, and what the model says: its likeliest words, or drawn ones.
+
+    Args:
+        count: pictures.
+        temperature: 0 takes the likeliest word each time; at 1 words are drawn as likely as the model holds them.
+        seed: of the draws.
+    """
+    task = task_of(contents, overrides)
+    assert isinstance(task, Captioning)
+    check_size("count", count)
+    check_number("temperature", temperature, 0.0, np.inf)
+    rows = next(batches(task.test, count))
+    backend, model = load_backend(backend_name), built(contents, backend_name)
+    found = captions(backend, model, rows.context, temperature=temperature, seed=seed)
+    pairs = zip(rows.targets, found, strict=True)
+    return table(("picture of", "caption"), [tuple(map(text_of_caption, pair)) for pair in pairs])
+
+
+def translations(
+    contents: Contents, backend_name: str, overrides: Mapping[str, Any], *, count: int = 8,
+    inputs: Sequence[str] | None = None,
+) -> str:  # fmt: skip
+    """Dates as ISO writes them: the texts given, or the first of the test.
+
+    Args:
+        count: dates of the test.
+        inputs: dates as people write them, in place of those.
+    """
+    task = task_of(contents, overrides)
+    assert isinstance(task, Translate)
+    check_size("count", count)
+    texts = [pair.text for pair in task.test_pairs[:count]] if inputs is None else list(inputs)
+    source = source_of(texts)
+    found = translated(load_backend(backend_name), built(contents, backend_name), source)
+    return table(("date", "translation"), list(zip(texts, map(iso_of, found), strict=True)))
+
+
+SAMPLERS: Mapping[str, Callable[..., str]] = {
+    CharLM.name: text,
+    Captioning.name: captions_of_pictures,
+    Translate.name: translations,
+}
+
+
 def _alphabet(contents: Contents) -> str:
-    task, way_out = contents.provenance.get("task"), "train one with 'rnnzoo train task=char_lm'"
-    name = task.get("name") if isinstance(task, dict) else None
-    if not isinstance(task, dict) or name != CharLM.name:
-        found = "one whose file names no task" if name is None else f"one of the task {name!r}"
-        raise FileError(f"sample: expected a model of the task 'char_lm', got {found}; {way_out}")
-    alphabet, embedding, head = task.get("alphabet"), contents.spec.embedding, contents.spec.head
+    task, embedding, head = contents.provenance["task"], contents.spec.embedding, contents.spec.head
     sizes = (embedding.vocabulary_size if embedding else contents.spec.input_size, head and head.size)
+    alphabet = task.get("alphabet")
     if not isinstance(alphabet, str) or sizes != (len(alphabet), len(alphabet)) or not alphabet:
         raise FileError(
             f"sample: expected an alphabet with a character for each of the model's tokens and scores {sizes}, "
-            f"got {str(alphabet)[:20]!r}; {way_out}"
+            f"got {str(alphabet)[:20]!r}; {WAY_OUT}"
         )
     return alphabet
-
-
-def _drawn(scores: NDArray[Any], temperature: float, number: float) -> int:
-    """The class at which the cumulated probabilities pass `number`, which is uniform in [0, 1)."""
-    if temperature == 0:
-        return int(scores.argmax())
-    cumulated = np.cumsum(np.exp(log_softmax(scores.astype(np.float64) / temperature)))
-    return min(int(np.searchsorted(cumulated, number * cumulated[-1], side="right")), len(scores) - 1)

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 TASKS: Mapping[str, str] = {
     "digits": ".digits:Digits", "char_lm": ".char_lm:CharLM", "adding": ".adding:Adding", "copy": ".copying:Copy",
     "forecast": ".forecast:Forecast", "tagging": ".tagging:Tagging", "onu_sleep": ".onu_sleep:OnuSleep",
-    "captioning": ".captioning:Captioning",
+    "captioning": ".captioning:Captioning", "translate": ".translate:Translate",
 }  # fmt: skip
 
 

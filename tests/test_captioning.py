@@ -7,7 +7,7 @@ import pytest
 
 from rnnzoo.spec import Adam, ClipByGlobalNorm, TrainingSpec, load_backend
 from rnnzoo.spec.errors import FileError
-from rnnzoo.tasks.captioning import CAPTIONS, END, START, WORDS, Captioning, decoded, words_of
+from rnnzoo.tasks.captioning import CAPTIONS, END, START, WORDS, Captioning, captions, words_of
 from rnnzoo.tasks.digits import Digits
 from rnnzoo.tasks.task import model_spec
 
@@ -47,7 +47,7 @@ def test_decoding_reads_its_own_likeliest_words_until_the_end() -> None:
     weights["head.bias"][END] += 0.25  # so that captions of several lengths come out
     backend.from_spec(model, weights)
     pictures = task.test.context[:40]
-    found, lengths = decoded(backend, model, pictures), set()
+    found, lengths = captions(backend, model, pictures), set()
     for picture, caption in zip(pictures, found, strict=True):
         words: list[int] = []
         while END not in words and len(words) < 3:

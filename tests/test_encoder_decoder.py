@@ -11,6 +11,7 @@ import pytest
 
 from rnnzoo.conformance import assert_equivalent
 from rnnzoo.conformance.convert import convert
+from rnnzoo.conformance.faults.pairs import FromState
 from rnnzoo.conformance.formats import read
 from rnnzoo.conformance.inspection import describe, difference
 from rnnzoo.conformance.items import Item
@@ -258,6 +259,12 @@ def test_keras_saves_and_loads_the_model_itself(tmp_path: Path) -> None:
     for name, array in backend.to_spec(model).items():
         np.testing.assert_array_equal(found.weights[name], array)
         np.testing.assert_array_equal(backend.to_spec(loaded)[name], array)
+
+
+def test_the_wrapper_that_the_faults_are_made_of_is_right() -> None:
+    backend = FromState(load_backend("numpy"))
+    verdicts = [run(backend, Item("results", case.with_bits(53), "float64")).verdict for case in pair_cases()]
+    assert set(verdicts) == {"passed"}
 
 
 def test_an_item_survives_json() -> None:

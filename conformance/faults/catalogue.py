@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from . import converting, derivatives, dropping, replaced, results, states, topology, updates, weights
+from . import converting, derivatives, dropping, pairs, replaced, results, states, topology, updates, weights
 from .fault import Fault
 
 ROWS = (
     *weights.FAULTS,
     *states.FAULTS,
+    *pairs.FAULTS,
     *results.FAULTS,
     *topology.FAULTS,
     *derivatives.FAULTS,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...spec.backend import StepResult
+from ...spec.encoder_decoder import Source
 from ...spec.model import ModelSpec
 from ...spec.optimizers import SGD, Adagrad, Adam, RMSprop
 from ...spec.training import (
@@ -70,7 +71,8 @@ class Trainer:
 
     def arguments(self, checked: CheckedBatch) -> dict[str, Any]:
         given = checked.arguments
-        found = {"mask": given.mask, "initial_state": given.initial_states, "context": given.context}
+        source = given.source and Source(given.source.inputs, mask=given.source.mask)
+        found = {"mask": given.mask, "initial_state": given.initial_states, "context": source or given.context}
         return {name: value for name, value in found.items() if value is not None}
 
     def loss(self, scores: Array, checked: CheckedBatch) -> tuple[float, Array]:
