@@ -84,8 +84,8 @@ class EncoderDecoderSpec(Versioned):
 
     @property
     def variant(self) -> str:
-        """The decoder's."""
-        return self.decoder.variant
+        """The encoder's, for what names a model by one."""
+        return self.encoder.variant
 
     @property
     def dropout(self) -> None:

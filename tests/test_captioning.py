@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnzoo.spec import Adam, ClipByGlobalNorm, TrainingSpec, load_backend
-from rnnzoo.spec.errors import FileError
+from rnnzoo.spec import Adam, ClipByGlobalNorm, TrainingSpec, initial_weights, load_backend
+from rnnzoo.spec.backend import Contents
+from rnnzoo.spec.errors import FileError, SpecError
 from rnnzoo.tasks.captioning import CAPTIONS, END, START, WORDS, Captioning, captions, words_of
 from rnnzoo.tasks.digits import Digits
+from rnnzoo.tasks.sample import sample
 from rnnzoo.tasks.task import model_spec
 
 pytest.importorskip("sklearn")
@@ -63,7 +65,7 @@ def test_a_caption_counts_where_all_of_it_is_right(monkeypatch: pytest.MonkeyPat
     found = task.test.targets.copy()
     found[:500, 0] = START
     parts = iter(np.split(found, 4))
-    monkeypatch.setattr("rnnzoo.tasks.captioning.decoded", lambda *_: next(parts))
+    monkeypatch.setattr("rnnzoo.tasks.captioning.captions", lambda *_: next(parts))
     evaluation = task.evaluate(None, None)
     assert evaluation.value == 0.5
     assert evaluation.metrics["accuracy"] == (task.test.lengths.sum() - 500) / task.test.lengths.sum()
@@ -90,3 +92,33 @@ def test_captions_are_learned_beyond_the_nearest_mean() -> None:
             trainer.step(batch)
     evaluation = task.evaluate(backend, model)
     assert evaluation.value > evaluation.baseline
+
+
+def test_sampled_captions_are_of_their_seed_and_greedy_ones_of_none() -> None:
+    task, backend = Captioning(), load_backend("numpy")
+    spec = model_spec(task, FIELDS)
+    contents = Contents(spec, initial_weights(spec, 1), {"task": task.settings()})
+    said = sample(contents, "numpy", count=20, temperature=1.0, seed=4)
+    assert said == sample(contents, "numpy", count=20, temperature=1.0, seed=4)
+    assert said != sample(contents, "numpy", count=20, temperature=1.0, seed=5)
+    greedy = sample(contents, "numpy", count=20)
+    assert greedy == sample(contents, "numpy", count=20, temperature=0.0, seed=5) != said
+    model = backend.build(spec, seed=1)
+    pictures = np.repeat(task.test.context[:1], 4000, axis=0)
+    first = captions(backend, model, pictures, temperature=1.0, seed=1)[:, 0]
+    scores = backend.run(model, [[START]], context=pictures[:1]).scores[0, 0].astype(np.float64)
+    chances = np.exp(scores) / np.exp(scores).sum()
+    shares = np.bincount(first, minlength=len(WORDS)) / len(first)
+    assert (np.abs(shares - chances) < 5 * np.sqrt(chances / len(first))).all()  # five deviations of a share
+    with pytest.raises(
+        SpecError, match="task 'captioning' has no option 'inputs'; it has 'count', 'seed', 'temperature'"
+    ):
+        sample(contents, "numpy", inputs=["x"])
+
+
+def test_the_initial_state_is_affine_in_the_picture() -> None:
+    task, backend = Captioning(), load_backend("numpy")
+    model = backend.build(model_spec(task, FIELDS), seed=1, dtype="float64")
+    names = [name for name in backend.to_spec(model) if name.startswith("context.")]
+    assert names == ["context.weight", "context.bias"]
+    assert model.initial_state(task.test.context[:3]).shape == (2, 3, 8)

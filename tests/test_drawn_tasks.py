@@ -14,6 +14,7 @@ from rnnzoo.spec import (
     ClipByGlobalNorm,
     Contents,
     ModelSpec,
+    Source,
     TrainingSpec,
     initial_weights,
     load_backend,
@@ -26,8 +27,12 @@ from rnnzoo.tasks.copying import Copy
 from rnnzoo.tasks.evaluate import evaluate
 from rnnzoo.tasks.task import load_task, model_spec
 
-DRAWN = ("adding", "copy", "tagging", "onu_sleep", "captioning")
+DRAWN = ("adding", "copy", "tagging", "onu_sleep", "captioning", "translate")
 IRNN = {"variant": "simple_rnn", "hidden_size": 32, "nonlinearity": "relu", "initializer": "irnn"}
+
+
+def is_source(batch: Any) -> bool:
+    return isinstance(batch.context, Source)
 
 
 def rows(batches: Any) -> list[bytes]:
@@ -35,7 +40,7 @@ def rows(batches: Any) -> list[bytes]:
     return [
         b"".join(
             np.asarray(array[row]).tobytes()
-            for array in (batch.inputs, batch.targets, batch.context)
+            for array in (batch.inputs, batch.targets, *(batch.context if is_source(batch) else [batch.context]))
             if array is not None
         )
         for batch in batches
