@@ -15,14 +15,16 @@ class FromState(Wrapped):
     """Starts the decoder from the state that `start` gives; right, but for rounding, where that is the context's."""
 
     def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
-        spec, source = model.spec, arguments.get("context")
+        spec: Any = model.spec
+        source = arguments.get("context")
         if not isinstance(spec, EncoderDecoderSpec) or source is None:
             return super().results(model, inputs, arguments)
         others = {name: value for name, value in arguments.items() if name != "context"}
         return super().results(model, inputs, {**others, "initial_state": self.start(model, source)})
 
     def start(self, model: Model, source: Source) -> dict[str, Array]:
-        spec, weights = model.spec, self.to_spec(model)
+        spec: Any = model.spec
+        weights = self.to_spec(model)
         vectors = self.vectors(spec.encoder, self._read(spec.encoder, weights, model.dtype, source))  # (B, L*D*H)
         mapped = vectors @ weights["decoder.context.weight"].T + weights["decoder.context.bias"]
         states = {name: np.zeros(spec.state_shape(len(vectors))) for name in spec.cell_definition.states}
