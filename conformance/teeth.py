@@ -95,8 +95,13 @@ class Hunt:
         return bool(self.reason or self.item)
 
     def wants(self, item: Any) -> bool:
-        """Whether an item is to be tried: nothing is caught yet, and the fault can show in it."""
-        return not self.over and (self.fault.acts is None or self.fault.acts(item.model_case.spec))
+        """Whether an item is to be tried: nothing is caught yet, and the fault can show in it.
+
+        A check that the fault is not meant for has the quick suite's items alone.
+        """
+        if self.over or (self.fault.check != self.check and item.name not in _quick_names()):
+            return False
+        return self.fault.acts is None or self.fault.acts(item.model_case.spec)
 
     def catches(self, item: Any, sound: Tried) -> bool:
         """Try an item, given how it ends without the fault."""
@@ -141,6 +146,11 @@ def smallest_first(check: str) -> tuple[Any, ...]:
     if check == CONVERT:
         return tuple(converting.Conversion(item.case, item.dtype) for item in found)
     return tuple(found)
+
+
+@cache
+def _quick_names() -> frozenset[str]:
+    return frozenset(item.name for item in items(quick=True))
 
 
 def _size(item: Item) -> int:

@@ -164,7 +164,7 @@ def test_a_check_that_compares_nothing_fails(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("backend", BUILT_IN)
 def test_no_fault_survives_the_whole_quick_suite(backend: str):
     found = list(run_teeth([backend], whole=True))
     print(report(found))

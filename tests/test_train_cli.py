@@ -19,7 +19,7 @@ import yaml
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.numpy_impl.backend import BACKEND
-from rnnzoo.spec import TrainingSpec, initial_weights, load, load_backend
+from rnnzoo.spec import Dropout, TrainingSpec, initial_weights, load, load_backend
 from rnnzoo.tasks.completion import SCRIPTS, complete
 from rnnzoo.tasks.evaluate import evaluate
 from rnnzoo.tasks.task import TASKS, load_task
@@ -156,6 +156,9 @@ REFUSALS = [
     (["model.num_layers=1"], "stacked_bi_rnn has at least 2 layers, got 1"),
     (["model.bias=triple"], "bias: expected one of"),
     (["model.initializer=ones"], "initializer: expected one of"),
+    (["model.dropout.state=1"], "dropout state: expected a number in [0, 1), got 1.0"),
+    (["model=simple_rnn", "model.dropout.between_layers=0.2"], "simple_rnn has one layer, nothing between; leave it 0"),
+    (["model.dropout.outputs=0.1"], "Key 'outputs' not in 'DropoutConfig'"),
     (["optimizer.learning_rate=-1"], "learning_rate: expected a number"),
     (["optimizer.kind=lion"], "unknown kind 'lion'"),
     (["trainer.batch_size=0"], "trainer.batch_size: expected an integer of at least 1, got 0"),
@@ -225,6 +228,17 @@ def test_an_optimizer_and_a_schedule_are_chosen_by_name() -> None:
     training = load(Path("here/model.safetensors")).provenance["training"]
     assert (training["optimizer"]["kind"], training["optimizer"]["decoupled"]) == ("adam", True)
     assert training["schedule"] == {"kind": "warm_up", "steps": 2, "then": None}
+
+
+def test_dropout_is_a_part_of_the_model_with_the_seed_of_the_run() -> None:
+    losses = []
+    for folder, options in (("plain", []), ("none", ["model.dropout=null"]), ("here", ["model.dropout.state=0.5"])):
+        assert main([*SHORT, "trainer.seed=3", *options, f"hydra.run.dir={folder}"]) == 0
+        losses.append([json.loads(line)["loss"] for line in Path(folder, "metrics.jsonl").read_text().splitlines()[:3]])
+    assert losses[0] == losses[1] and all(a != b for a, b in zip(losses[0], losses[2], strict=True))
+    found = load(Path("here/model.safetensors"))
+    assert found.spec.dropout == Dropout(state=0.5) and found.provenance["training"]["seed"] == 3
+    assert load(Path("plain/model.safetensors")).spec.dropout is None
 
 
 def test_help_names_the_groups_and_starts_no_run(capsys: pytest.CaptureFixture[str]) -> None:
