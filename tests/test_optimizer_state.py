@@ -399,6 +399,22 @@ def test_a_schedule_is_refused_even_on_the_callers_word() -> None:
         of_keras.import_state(optimizer, model, constant_rate=True)
 
 
+def test_the_learning_rate_in_force_moves_along() -> None:
+    module, model = (
+        load_backend("torch").build(SINGLE, dtype="float64"),
+        load_plain("tf").build(SINGLE, dtype="float64"),
+    )
+    start, rule = load_backend("torch").to_spec(module), Adagrad(0.5, 1e-3, epsilon_place="inside")
+    moved = by_trainer("numpy", SINGLE, rule, start, None, batches()[:1]).moved
+    optimizer = keras.optimizers.Adagrad(0.25, epsilon=1e-3)
+    of_keras.export_state(moved, optimizer, model)
+    assert float(tf.convert_to_tensor(optimizer.learning_rate)) == 0.5
+    optimizer = torch_optimizer(Adagrad(0.25, 1e-3, epsilon_place="inside"), list(module.parameters()))
+    of_torch.export_state(moved, optimizer, module)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5]
+    assert of_torch.import_state(optimizer, module).rule.learning_rate == 0.5
+
+
 def test_clipping_of_a_keras_optimizer_moves_along() -> None:
     for options, clip in (({"global_clipnorm": 0.5}, ClipByGlobalNorm(0.5)), ({"clipvalue": 0.1}, ClipByValue(0.1))):
         optimizer, model = keras_case(keras.optimizers.Adam(**options))

@@ -28,7 +28,7 @@ from rnnzoo.tasks.train import main
 FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "tf": "tensorflow"}
 TINY = [
     "task.data=tiny.npz", "model=bi_rnn", "model.hidden_size=3", "trainer.batch_size=4", "trainer.dtype=float64",
-    "trainer.evaluate_every=6", "trainer.checkpoint_every=4",
+    "trainer.evaluate_every=10", "trainer.checkpoint_every=4",
 ]  # fmt: skip
 TEXT = ["task=char_lm", "task.text=text.txt", "task.window=5", "task.embedding_size=2", *TINY[2:]]
 SWITCHES = {
