@@ -66,7 +66,7 @@ def of_json(data: bytes, random: Random) -> bytes:
             (holder, key), (other, its) = random.choice(places), random.choice(places)
             match random.randrange(5):
                 case 0:
-                    holder[key] = random.choice(VALUES)
+                    holder[key] = json.loads(json.dumps(random.choice(VALUES)))  # a list of its own
                 case 1:
                     del holder[key]
                 case 2:
