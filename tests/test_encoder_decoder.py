@@ -287,4 +287,5 @@ def test_every_case_passes_in_the_reference() -> None:
 
     own = [item for item in items() if "encoder-" in item.name]
     assert {item.check for item in own} == {"weights", "results", "gradients", "cotangents", "padding", "training"}
-    assert [run(load_backend("numpy"), item).verdict for item in own if item.check == "cotangents"] == ["passed"] * 2
+    some = [item for item in own if item.check in ("cotangents", "training") and item.dtype == "float64"]
+    assert [run(load_backend("numpy"), item).verdict for item in some] == ["passed"] * 3
