@@ -23,9 +23,10 @@ KNOW_BACKENDS = (
 )
 EXPORTS = {
     "Adagrad", "Adam", "Backend", "Batch", "ClipByGlobalNorm", "ClipByValue", "Contents", "Context", "Cosine",
-    "CrossEntropy", "Draw", "Dropout", "Embedding", "Head", "INITIALIZERS", "Initializer", "Masks", "MeanSquaredError",
-    "ModelSpec", "Parameter", "RMSprop", "Result", "RnnZooError", "SGD", "StepDecay", "StepResult", "TrainingSpec",
-    "WarmUp", "backend_names", "initial_weights", "load", "load_backend", "parameters", "save",
+    "CrossEntropy", "Draw", "Dropout", "Embedding", "EncoderDecoderSpec", "Head", "INITIALIZERS", "Initializer",
+    "Masks", "MeanSquaredError", "ModelSpec", "Parameter", "RMSprop", "Result", "RnnZooError", "SGD", "Source",
+    "StepDecay", "StepResult", "TrainingSpec", "WarmUp", "backend_names", "initial_weights", "load", "load_backend",
+    "parameters", "save",
 }  # fmt: skip
 # Files that only one framework has a use for, each with its reason.
 OWN_FILES = {
