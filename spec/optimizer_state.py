@@ -1,4 +1,4 @@
-"""An optimizer that moves from one framework to another, and why some cannot (SPEC.md, 12.16)."""
+"""An optimizer that moves from one framework to another, and why some cannot (SPEC.md, 12.17)."""
 
 from collections.abc import Mapping
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""Where a training run stands: what the canonical file may hold beside the model (SPEC.md, 14.8)."""
+"""Where a training run stands: what the canonical file may hold beside the model (SPEC.md, 14.9)."""
 
 import hashlib
 import json
