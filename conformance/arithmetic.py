@@ -31,6 +31,7 @@ class Exact:
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
         self.undecided = 0
+        self._settled: dict[tuple[float, int], Array] = {}
 
     def constant(self, values: Any) -> Array:
         """Numbers that are exact, one sample of them."""
@@ -41,13 +42,17 @@ class Exact:
         return np.full(shape, self.numbers.array(0.0)[()])
 
     def hyperparameter(self, value: float) -> Array:
-        """A number that was rounded once to the precision."""
-        return self._rounded(self.constant(value))
+        """A number that is rounded once to the precision: with the same error wherever it is used."""
+        if (value, 0) not in self._settled:
+            self._settled[value, 0] = self._rounded(self.constant(value))
+        return self._settled[value, 0]
 
     def one_less_power(self, base: float, exponent: int) -> Array:
-        """1 - base^exponent, computed in double precision and then rounded."""
-        power = self.constant(base) ** exponent
-        return self._rounded(self._in_double(1 - power, power))
+        """1 - base^exponent, computed in double precision and then rounded, with the same error wherever it is used."""
+        if (base, exponent) not in self._settled:
+            power = self.constant(base) ** exponent
+            self._settled[base, exponent] = self._rounded(self._in_double(1 - power, power))
+        return self._settled[base, exponent]
 
     def add(self, a: Array, b: Array) -> Array:
         return self._rounded(a + b)
@@ -182,10 +187,13 @@ class Perturbed(Exact):
     def _with_error(self, value: Array, magnitude: Array, unit: float) -> Array:
         """Value plus a random number of zero mean; where the magnitude is 0, nothing."""
         deviation = magnitude * self.numbers.array(self.scale * unit) + (magnitude > 0) * self._least
-        shape = np.broadcast_shapes(value.shape, deviation.shape)
-        noise = self.numbers.array(self._noise((1 + self.samples, *shape[1:])))
-        found: Array = value + deviation * noise
-        found[np.asarray(abs(found) > self.precision.largest, bool)] = self.numbers.array(np.inf)[()]
+        shape = value.shape[1:]
+        if deviation.shape[1:] != shape:
+            shape = np.broadcast_shapes(shape, deviation.shape[1:])
+        found: Array = value + deviation * self.numbers.array(self._noise((1 + self.samples, *shape)))
+        over = np.asarray(abs(found) > self.precision.largest, bool)
+        if over.any():
+            found[over] = self.numbers.array(np.inf)[()]
         found[0] = value[0]
         return found
 

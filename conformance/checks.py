@@ -15,11 +15,13 @@ from ..spec.initializers import INITIALIZERS, Initializer
 from ..spec.inputs import Cotangents, Inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
+from .bounds import Bounds, Truth
 from .cases import Case
 from .comparison import Comparison, compared, equal, identical, zero
 from .expected import cotangents_alone, expected_gradients, expected_results, truth_and_bounds
 from .pair_cases import AnyCase
 from .training import TrainingCase
+from .trajectories import Trajectory
 
 Array = NDArray[Any]
 
@@ -136,6 +138,33 @@ def check_training(backend: Any, case: TrainingCase, dtype: str) -> Iterator[Com
     yield from compared(found, expected, limits, dict.fromkeys(numbers, dtype))
 
 
+def check_trajectory(backend: Any, case: Trajectory, dtype: str) -> Iterator[Comparison]:
+    """Loss, gradient norm, weights and state after every update, for as many as the bound means something."""
+    expected, limits = truth_and_bounds("trajectory", case, dtype)
+    count = max(meaningful(expected, limits), 1)  # where there is none, the first says why
+    model = backend.build(case.spec, dtype=dtype)
+    backend.from_spec(model, {name: array.astype(dtype) for name, array in case.weights.items()})
+    trainer, after = backend.trainer(model, case.training), []
+    for batch in case.batches[:count]:
+        loss, norm = trainer.step(batch)
+        after.append({"loss": loss, "gradient norm": norm} | backend.to_spec(model) | trainer.state())
+    found = {name: np.stack([each[name] for each in after]) for name in after[0]}
+    first = {name: Truth(nearest[:count], rest[:count]) for name, (nearest, rest) in expected.items()}
+    allowed = {name: array[:count] for name, array in limits.allowed.items()}
+    numbers = [name for name in expected if name not in ("loss", "gradient norm", "step")]
+    yield from compared(found, first, replace(limits, allowed=allowed), dict.fromkeys(numbers, dtype))
+
+
+def meaningful(expected: Mapping[str, Truth], limits: Bounds) -> int:
+    """How many updates of a run can be judged, from the first on (SPEC.md, 11.8)."""
+    for number in range(len(expected["loss"].nearest)):
+        for name, (nearest, _) in expected.items():
+            one, allowed = nearest[number], limits.allowed[name][number]
+            if not Comparison(name, one, one, allowed).decidable:
+                return number
+    return len(expected["loss"].nearest)
+
+
 def has_padding(case: Any) -> bool:
     return isinstance(case, AnyCase) and set(case.kinds_of_sequences) != {"full"}
 
@@ -155,6 +184,7 @@ CHECKS: Mapping[str, Check] = {
     "padding": Check("6.4 padding", None, check_padding, has_padding),
     "relu_at_zero": Check("3.4 relu at 0", "gradients", check_relu_at_zero, shows_relu),
     "training": Check("12 training", "trainer", check_training, lambda case: isinstance(case, TrainingCase)),
+    "trajectory": Check("12.18 trajectory", "trainer", check_trajectory, lambda case: isinstance(case, Trajectory)),
 }
 
 

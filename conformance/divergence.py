@@ -26,6 +26,7 @@ class Divergence:
     Attributes:
         tensor: the name of the array that it stands in.
         layer, direction, step, row, unit: where; None where the array has no such axis.
+        update, index: of a training run, after which update, from 1, and where in the array.
         expected, got, allowed: its value, what came, and the error that rounding explains.
     """
 
@@ -38,9 +39,12 @@ class Divergence:
     expected: float
     got: float
     allowed: float
+    update: int | None = None
+    index: Index | None = None
 
     def __str__(self) -> str:
-        named = {"layer": self.layer, "direction": self.direction, "time step": self.step}
+        named: dict[str, Any] = {"update": self.update, "index": list(self.index) if self.index else None}
+        named |= {"layer": self.layer, "direction": self.direction, "time step": self.step}
         named |= {"row": self.row, "unit": self.unit}
         places = [f"{name} {value}".removeprefix("direction ") for name, value in named.items() if value is not None]
         numbers = f"expected {self.expected:.9g}, got {self.got:.9g}, allowed error {self.allowed:.3g}"
@@ -66,6 +70,31 @@ def first_divergence(backend: Any, case: AnyCase, dtype: str, failed: tuple[Comp
                 return _earliest(spec, off, layers - 1)
     wrong = [comparison for comparison in failed if not comparison.ratio <= 1]
     return _earliest(networks(case.spec)[-1], sorted(wrong, key=_order), None) if wrong else None
+
+
+def first_of_run(failed: tuple[Comparison, ...]) -> Divergence | None:
+    """Of a training run the first number that is off: after the earliest update, in the order of computation."""
+    found = []
+    for comparison in failed:
+        wrong = np.argwhere(~(comparison.ratios <= 1))
+        if len(wrong):
+            found.append((int(wrong[0, 0]), _computed(comparison.quantity), tuple(map(int, wrong[0])), comparison))
+    if not found:
+        return None
+    update, _, index, off = min(found, key=lambda each: each[:3])
+    expected, got, allowed = (float(array[index]) for array in (off.expected, off.got, off.allowed))
+    nowhere = dict.fromkeys(("layer", "direction", "step", "row", "unit"))
+    return Divergence(
+        off.quantity, **nowhere, expected=expected, got=got, allowed=allowed, update=update + 1, index=index[1:]
+    )
+
+
+def _computed(name: str) -> int:
+    """When a quantity of an update is known: states, loss, norm, what the optimizer keeps, weights."""
+    parts = ("carried", "loss", "gradient norm")
+    weights = ("layers", "head", "embedding", "context")
+    kind = name.partition(".")[0]
+    return parts.index(kind) if kind in parts else len(parts) + (kind in weights)
 
 
 def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], Inputs, dict[str, Any]]:

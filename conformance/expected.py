@@ -13,6 +13,7 @@ from ..spec.inputs import Cotangents
 from .bounds import Bounds, Quantities, Truth, bounds, everything, gradients, truth
 from .pair_cases import AnyCase
 from .training import quantities as training_quantities
+from .trajectories import quantities as trajectory_quantities
 
 Value = TypeVar("Value")
 _folder: Path | None = None
@@ -49,7 +50,7 @@ def share(folder: Path | None) -> None:
 
 
 def truth_and_bounds(what: str, case: Any, dtype: str) -> tuple[dict[str, Truth], Bounds]:
-    """Of `training`, of `everything` that a run and its gradients give, or of the gradients for one cotangent."""
+    """Of a `training` or a `trajectory`, of `everything` that a run and its gradients give, or for one cotangent."""
     return _truth(what, case), _bounds(what, case, dtype)
 
 
@@ -82,6 +83,8 @@ def _shared(key: tuple[Any, ...], compute: Callable[[], Value]) -> Value:
 def _quantities(what: str, case: Any) -> Quantities:
     if what == "training":
         return lambda ops: training_quantities(case, ops)
+    if what == "trajectory":
+        return lambda ops: trajectory_quantities(case, ops)
     if what == "everything":
         return everything(case.spec, case.weights, case.understood, case.cotangents)
     return gradients(case.spec, case.weights, case.understood, cotangents_alone(case)[what])

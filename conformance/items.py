@@ -13,6 +13,7 @@ from .cases import DTYPES, Case
 from .checks import CHECKS, has_padding, shows_relu
 from .pair_cases import AnyCase, PairCase, pair_cases, quick_pair_cases
 from .training import TrainingCase, pair_training_cases, quick_training_cases, training_cases
+from .trajectories import Trajectory, trajectories
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Item(Described):
     case: Any
     dtype: str
 
-    PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {"case": (Case, PairCase, TrainingCase)}
+    PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {"case": (Case, PairCase, TrainingCase, Trajectory)}
 
     def __post_init__(self) -> None:
         check_choice("item check", self.check, tuple(CHECKS))
@@ -48,7 +49,9 @@ class Item(Described):
 
 
 def item(check: str, case: Any, dtype: str) -> Item:
-    """The check of a case in a precision, with numbers of as many bits as the precision has."""
+    """The check of a case in a precision, with numbers of as many bits as the precision has, but for a trajectory's."""
+    if isinstance(case, Trajectory):
+        return Item(check, case, dtype)
     bits = np.finfo(dtype).nmant + 1
     if isinstance(case, TrainingCase):
         return Item(check, replace(case, case=case.case.with_bits(bits)), dtype)
@@ -72,4 +75,9 @@ def items(*, quick: bool = False) -> list[Item]:
             found += [item(check, case, dtype) for check in applicable]
         found += [item("relu_at_zero", case, dtype) for case in (relu[:2] if quick else relu)]
         found += [item("training", case, dtype) for case in runs[own]]
+        # Both precisions of a run one after the other, as they have one truth; half of the runs here, so that two
+        # processes that share the table have as much to do.
+        found += [
+            item("trajectory", run, kind) for run in ([] if quick else trajectories()[start::2]) for kind in DTYPES
+        ]
     return found

@@ -13,6 +13,7 @@ from .comparison import Comparison
 from .divergence import Divergence
 from .expected import cotangents_alone, truth_and_bounds
 from .items import Item
+from .trajectories import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,13 @@ class Outcome:
         """The comparison with the largest error in units of what is allowed."""
         return max(self.comparisons, key=lambda comparison: comparison.ratio, default=None)
 
+    @property
+    def updates(self) -> int | None:
+        """Of a trajectory, how many updates were compared: those for which the bound means something."""
+        if self.item.check != "trajectory":
+            return None
+        return next((len(c.expected) for c in self.comparisons if c.quantity == "loss"), 0)
+
 
 def run(backend: Any, item: Item) -> Outcome:
     """Run one item. What a backend does not offer or support is skipped with the reason; an error of any kind fails.
@@ -49,10 +57,13 @@ def run(backend: Any, item: Item) -> Outcome:
         InputError: the case itself cannot be computed.
     """
     start = time.perf_counter()
-    _prepare(item)
     try:
         if reason := unsupported(backend, item):
             return Outcome(item, "skipped", (), reason)
+    except Exception as error:
+        return Outcome(item, "failed", (), f"{type(error).__name__}: {error}", time.perf_counter() - start)
+    _prepare(item)
+    try:
         own = copy.deepcopy(item.case)  # whatever a backend writes into it, the truth and other backends do not see
         every = CHECKS[item.check].run(backend, own, item.dtype)
         found = tuple(comparison for comparison in every if comparison.expected.size)
@@ -68,8 +79,11 @@ def run(backend: Any, item: Item) -> Outcome:
 
 def _prepare(item: Item) -> None:
     """Everything about an item that no backend has a part in; the truth is kept for the check."""
-    case = item.model_case
     try:
+        if isinstance(item.case, Trajectory):
+            truth_and_bounds("trajectory", item.case, item.dtype)
+            return
+        case = item.model_case
         names = {"results": ["everything"], "gradients": ["everything"], "training": ["training"]}.get(item.check, [])
         for name in list(cotangents_alone(case)) if item.check == "cotangents" else names:
             truth_and_bounds(name, item.case, item.dtype)
@@ -98,7 +112,9 @@ def unsupported(backend: Any, item: Item) -> str | None:
         return f"{backend.name} has no {needs}"
     if item.dtype not in getattr(backend, "dtypes", DTYPES):
         return f"{backend.name} does not compute in {item.dtype}"
-    case = item.model_case
-    if {"left_padding", "holes"} & set(case.kinds_of_sequences) and not getattr(backend, "masks", True):
+    if isinstance(item.case, Trajectory):
+        if item.case.missing:
+            return item.case.missing
+    elif {"left_padding", "holes"} & set(item.model_case.kinds_of_sequences) and not getattr(backend, "masks", True):
         return f"{backend.name} takes lengths, but no mask"
-    return not_a_model(backend, case.spec)
+    return not_a_model(backend, item.case.spec)

@@ -49,7 +49,7 @@ UNIFORM_RMS = 1.0 / math.sqrt(3.0)
 
 SAMPLES = 64
 FALSE_ALARM = 1e-3  # probability that a run of the whole suite accuses a correct backend
-COMPARED = 10**6  # numbers that such a run compares, at most
+COMPARED = 10**7  # numbers that such a run compares, at most
 
 
 def precision_of(dtype: str) -> Precision:

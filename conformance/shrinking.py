@@ -13,6 +13,7 @@ from .items import Item
 from .outcomes import Outcome, run
 from .pair_cases import AnyCase, PairCase
 from .training import TrainingCase
+from .trajectories import Trajectory
 
 SECONDS = 20.0
 
@@ -41,8 +42,15 @@ def _kind(outcome: Outcome) -> str:
 def _smaller(item: Item) -> Iterator[Item]:
     """The same check of smaller cases, where it applies to them."""
     applies = CHECKS[item.check].applies
-    cases = _smaller_runs(item.case) if isinstance(item.case, TrainingCase) else _smaller_cases(item.case)
+    smaller: dict[type[Any], Any] = {TrainingCase: _smaller_runs, Trajectory: _shorter_runs}
+    cases = smaller.get(type(item.case), _smaller_cases)(item.case)
     yield from (replace(item, case=case) for case in cases if applies(case))
+
+
+def _shorter_runs(case: Trajectory) -> Iterator[Trajectory]:
+    yield from (replace(case, updates=updates) for updates in _below(case.updates))
+    yield from (other for other in (replace(case, clip=None), replace(case, schedule=None)) if other != case)
+    yield from (replace(case, rows=rows) for rows in _below(case.rows))
 
 
 def _smaller_runs(case: TrainingCase) -> Iterator[TrainingCase]:

@@ -18,11 +18,12 @@ from typing import Any
 
 from ..spec.backend import load_backend
 from ..spec.errors import ConformanceError, RnnZooError
-from .divergence import first_divergence
+from .divergence import first_divergence, first_of_run
 from .implementations import Implementation
 from .items import Item, items
 from .outcomes import Outcome, run
 from .shrinking import shrunk
+from .trajectories import Trajectory
 
 SECONDS = 300.0  # for one item: what takes longer hangs
 DIAGNOSED = 10  # failures of an implementation whose first divergence and smaller case are looked for
@@ -54,7 +55,10 @@ def diagnosed(backend: Any, outcome: Outcome, *, shrink: bool = True) -> Outcome
     """A failure with its first divergence and, on request, a smaller item; what cannot be found stays None."""
     item = outcome.item
     try:
-        off = first_divergence(backend, item.model_case, item.dtype, outcome.comparisons)
+        if isinstance(item.case, Trajectory):
+            off = first_of_run(outcome.comparisons)
+        else:
+            off = first_divergence(backend, item.model_case, item.dtype, outcome.comparisons)
     except Exception:  # a broken backend may break here as well: the failure itself has been reported
         off = None
     return replace(outcome, divergence=off, smaller=shrunk(backend, outcome) if shrink else None)

@@ -32,8 +32,8 @@ def by_check(outcomes: Outcomes) -> str:
     groups: dict[tuple[str, str, str], list[Outcome]] = {}
     for implementation, outcome in outcomes:
         groups.setdefault((implementation.name, outcome.item.check, outcome.item.dtype), []).append(outcome)
-    header = ("backend", "check", "dtype", *VERDICTS, "median error/bound", "largest")
-    return table(header, [(*key, *_counts(group), *_spread(group)) for key, group in groups.items()])
+    header = ("backend", "check", "dtype", *VERDICTS, "median error/bound", "largest", "updates")
+    return table(header, [(*key, *_counts(group), *_spread(group), _updates(group)) for key, group in groups.items()])
 
 
 def totals(outcomes: Outcomes) -> str:
@@ -113,6 +113,7 @@ def _outcome(implementation: Implementation, outcome: Outcome) -> dict[str, Any]
         "quantity": worst.quantity if worst else None,
         "error": worst.error if worst else None,
         "allowed": worst.limit if worst else None,
+        "updates": outcome.updates,
         "seconds": round(outcome.seconds, 4),
         "message": outcome.message,
         "divergence": vars(outcome.divergence) if outcome.divergence else None,
@@ -140,6 +141,12 @@ def _spread(group: Sequence[Outcome]) -> tuple[str, str]:
     if len(ratios):
         return f"{np.median(ratios):.3f}", f"{ratios.max():.3f}"
     return ("exact", "") if any(outcome.comparisons for outcome in group) else ("", "")
+
+
+def _updates(group: Sequence[Outcome]) -> str:
+    """Over how many updates trajectories could be judged, the fewest and the most."""
+    counts = sorted({outcome.updates for outcome in group if outcome.updates})
+    return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
 
 
 def _cell(group: Sequence[Outcome]) -> str:

@@ -21,6 +21,7 @@ from .faults.catalogue import CATALOGUE
 from .faults.fault import CONVERT, Fault
 from .items import Item, items
 from .outcomes import run
+from .trajectories import Trajectory
 
 RAISED = re.compile(r"\w*(Error|Exception|Warning): ")  # an error is no finding about what was computed
 
@@ -140,8 +141,13 @@ def attempt(backend: Any, item: Any) -> Tried:
 @cache
 def smallest_first(check: str) -> tuple[Any, ...]:
     """The quick items of a check by size, those in float64 first, as they show more."""
-    quick = check != "training"  # each kind of optimizer has faults of its own, and a run that shows them
+    quick = check not in (
+        "training",
+        "trajectory",
+    )  # each kind of optimizer has faults of its own, and a run that shows them
     found = [item for item in items(quick=quick) if item.check == ("results" if check == CONVERT else check)]
+    if check == "trajectory":  # each optimizer on the simplest variant
+        found = [item for item in found if item.case.variant == "simple_rnn"]
     found.sort(key=lambda item: (item.dtype != "float64", _size(item)))
     if check == CONVERT:
         return tuple(converting.Conversion(item.case, item.dtype) for item in found)
@@ -154,6 +160,8 @@ def _quick_names() -> frozenset[str]:
 
 
 def _size(item: Item) -> int:
+    if isinstance(item.case, Trajectory):
+        return 0  # any will do: they stay in the order of the table
     case = item.model_case
     return sum(parameter.count for parameter in parameters(case.spec)) * case.rows * case.steps
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..spec.data import Described, check_flag
 from ..spec.dropout import Dropout
+from ..spec.encoder_decoder import AnySpec
 from ..spec.errors import SpecError
 from ..spec.inputs import Inputs
 from ..spec.model import Context, Embedding, Head, ModelSpec
@@ -58,11 +59,16 @@ class TrainingCase(Described):
         check_flag("training case accumulates", self.accumulates)
 
     @property
+    def spec(self) -> AnySpec:
+        """The model."""
+        return self.case.spec
+
+    @property
     def name(self) -> str:
         """A name that tells the case apart from all others."""
         training = self.training
         clip = training.clip.KIND if training.clip else "unclipped"
-        rule = f"{training.loss.KIND}_{training.loss.reduction}-{_label(training.optimizer)}-{clip}"
+        rule = f"{training.loss.KIND}_{training.loss.reduction}-{label(training.optimizer)}-{clip}"
         rule += f"-{training.schedule.KIND}" if training.schedule else ""
         rule += f"-seed_{training.seed}" if training.seed else ""
         return (
@@ -201,7 +207,7 @@ def _kinds(case: TrainingCase) -> set[tuple[str, str]]:
     }  # fmt: skip
 
 
-def _label(rule: Optimizer) -> str:
+def label(rule: Optimizer) -> str:
     """The optimizer and what is switched on in it."""
     switches = {name: value for name, value in rule.to_data(complete=False).items() if name not in NUMBERS}
     words = [value if isinstance(value, str) else name for name, value in switches.items()]

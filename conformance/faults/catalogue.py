@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from . import converting, derivatives, dropping, pairs, replaced, results, states, topology, updates, weights
+from . import converting, derivatives, dropping, later, pairs, replaced, results, states, topology, updates, weights
 from .fault import Fault
 
 ROWS = (
@@ -13,6 +13,7 @@ ROWS = (
     *topology.FAULTS,
     *derivatives.FAULTS,
     *updates.FAULTS,
+    *later.FAULTS,
     *replaced.FAULTS,
     *dropping.FAULTS,
     *converting.FAULTS,
