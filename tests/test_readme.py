@@ -67,8 +67,9 @@ def test_a_check_of_the_readme_runs(command: str, folder: Path):
     assert re.search(done, found, re.M), found
 
 
-@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "python"])
+@pytest.mark.parametrize("text", [t for language, t in BLOCKS if language == "python" and '"parallel.' not in t])
 def test_an_example_of_the_readme_runs(text: str, folder: Path):
+    """But for those that train on several devices: tests/test_data_parallel.py runs them, and looks at the result."""
     (folder / "example.py").write_text(text)
     _run(folder, f"{sys.executable} -P example.py")
 
