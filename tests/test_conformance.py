@@ -3,13 +3,34 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from rnnzoo.conformance import conformance_tests
+import pytest
+
+from rnnzoo.conformance import conformance_tests, expected
+from rnnzoo.conformance.checks import meaningful
+from rnnzoo.conformance.items import items
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once_for_all_backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What one backend was held against is kept for the others."""
+    expected.share(tmp_path_factory.mktemp("expected"))
+    yield
+    expected.share(None)
+
 
 test_numpy = conformance_tests("numpy")
 test_torch = conformance_tests("torch")
 test_tf = conformance_tests("tf")
+
+
+def test_every_trajectory_can_be_judged_to_its_end():
+    long_runs = [one for one in items() if one.check == "trajectory" and one.dtype == "float64"]
+    found = {one.name: meaningful(*expected.truth_and_bounds("trajectory", one.case, one.dtype)) for one in long_runs}
+    assert set(found.values()) == {50}
+
 
 OUTSIDER = '''
 from rnnzoo.spec import load_backend
