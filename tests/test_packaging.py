@@ -35,6 +35,7 @@ OWN_FILES = {
         "fast.py",
         "steps.py",
         "packing.py",
+        "optimizer_state.py",  # of the framework's own optimizers
         "transforms.py",  # derivatives that torch can ask for and an operator of our own cannot give
         "plain.py",  # the framework's own layers; NumPy has none
         "checkpoint.py",  # its files are zip archives
@@ -49,6 +50,7 @@ OWN_FILES = {
         "arguments.py",  # Keras calls layers with shapes and values that are known only later
         "graphs.py",  # TensorFlow traces a call into a graph before it is fast
         "optimizers.py",  # users hand them to `fit`
+        "optimizer_state.py",  # and have their own, whose state moves
         "streaming.py",  # a step of a Keras layer runs as a graph of its own
         "hdf5.py",  # Keras' files are HDF5 in a zip, to be read without trusting them
         "plain.py",  # the framework's own layers; NumPy has none
