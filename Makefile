@@ -25,7 +25,7 @@ unexport TF_USE_LEGACY_KERAS
 # 1:30, torch 2:00, tf 3:00, conformance suite 4:00, tasks and command line 3:00, README and wheel 2:30.
 # `make demo` has 2:00 after the set-up (0:32), `make test-long` takes an hour or two.
 
-.PHONY: help demo test test-long lint types check teeth vectors implementations wheel-test format clean
+.PHONY: help demo test test-long lint types check teeth vectors implementations results wheel-test format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ teeth: $(READY) ## known mistakes, seeded into every backend: each must be caugh
 
 vectors: $(READY) ## write the vectors for other languages again, and check them
 	@$(RUN) -P -m rnnzoo.conformance.vector_set conformance/vectors
+
+results: $(READY) ## train every experiment in every backend, and write the table of results (RESULTS=FOLDER)
+	@nice $(RUN) -P -m rnnzoo.tasks.results $(or $(RESULTS),runs/results-$(shell date +%Y%m%d-%H%M%S)) --readme README.md
 
 implementations: $(READY) ## run the suite on everything that is installed, and write the table of implementations
 	@.venv/bin/rnnzoo check --everything --table conformance/IMPLEMENTATIONS.md
