@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="train a model on a task: rnnzoo train task=digits model=bi_rnn backend=tf")
     _add_evaluate(commands)
     _add_sample(commands)
+    _add_plot(commands)
     _add_convert(commands)
     _add_inspect(commands)
     _add_diff(commands)
@@ -139,6 +140,27 @@ def _sample(options: argparse.Namespace) -> int:
 
     given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
     print(sample(read(model_file(options.file)), options.backend, **given, **_overrides(options)))
+    return 0
+
+
+def _add_plot(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("plot", help="curves of runs, and a picture of what each one's model does, as PNG")
+    command.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs or of sweeps")
+    command.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="for curves.png (default: RUN, or here if several)"
+    )
+    command.add_argument(
+        "--backend", default="numpy", help="that runs the models: numpy, torch, tf or package.module:OBJECT"
+    )
+    command.set_defaults(command=_plot)
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from ..tasks.plot import plot
+    from ..tasks.tables import short
+
+    for path in plot(options.folders, options.output, options.backend):
+        print(short(path))
     return 0
 
 

@@ -98,9 +98,10 @@ class ForecastConfig:
 
 @dataclass
 class TaggingConfig:
-    """`embedding_size`: width of a word's vector."""
+    """`data`: a text file of your own, a word and its tag a line, an empty line between sentences."""
 
     name: str = "tagging"
+    data: str | None = None
     embedding_size: int = 16
     suggested: Suggested = field(default_factory=Suggested)
 

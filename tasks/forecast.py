@@ -12,7 +12,7 @@ from ..spec.errors import FileError, SpecError
 from ..spec.model import Head
 from ..spec.training import Batch, MeanSquaredError
 from .drawn import batches, rows_of, scores_of
-from .series import SEASONS, filled, own, published
+from .series import SEASONS, STEPS, UNITS, filled, own, published
 from .task import Array, Evaluation, ModelParts, check_unchanged, file_path, sha256_of
 
 
@@ -113,6 +113,16 @@ class Forecast:
         errors = {name: float(np.abs(simple - truth).mean()) for name, simple in self.simple_forecasts().items()}
         best = min(errors, key=lambda name: errors[name])
         return Evaluation(self.metric, metrics, found, errors[best], best)
+
+    @property
+    def unit(self) -> str:
+        """What the values are, in words."""
+        return UNITS[self._series] if self._path is None else self._column or "values"
+
+    @property
+    def steps(self) -> str:
+        """What a step of the series is, in words."""
+        return STEPS[self._series] if self._path is None else "row of the file"
 
     def simple_forecasts(self) -> dict[str, Array]:
         """Of the held-out values by name; the best of them is the baseline."""

@@ -11,7 +11,7 @@ from ..spec.backend import Contents, load_backend
 from ..spec.data import check_number, check_size
 from ..spec.errors import FileError, SpecError, listed
 from .captioning import Captioning, captions, text_of_caption
-from .char_lm import CharLM, one_hot, tokens_of
+from .char_lm import CharLM, Tokens, one_hot, tokens_of
 from .decoding import chosen
 from .drawn import batches
 from .evaluate import built
@@ -71,10 +71,17 @@ def text(
     check_number("temperature", temperature, 0.0, np.inf)
     tokens = tokens_of(seed_text or ("\n" if "\n" in alphabet else alphabet[0]), alphabet, "seed text")[None, :]
     backend, model = load_backend(backend_name), built(contents, backend_name)
+    return continued(backend, model, alphabet, tokens, length, temperature, seed)
+
+
+def continued(
+    backend: Any, model: Any, alphabet: str, tokens: Tokens, length: int, temperature: float, seed: int
+) -> str:
+    """Characters that a model draws after the tokens (1, T)."""
     found, state = [], None
     for number in draws.uniform(seed, "char_lm.sample", length):
-        inputs = tokens if contents.spec.embedding else one_hot(tokens, len(alphabet))
-        result = backend.run(model, inputs, initial_state=state)  # (1, T) of the seed text, then (1, 1)
+        inputs = tokens if model.spec.embedding else one_hot(tokens, len(alphabet))
+        result = backend.run(model, inputs, initial_state=state)  # (1, T) of the first tokens, then (1, 1)
         state = result.final_states
         tokens = chosen(result.scores[:, -1], temperature, number[None])[:, None]
         found.append(alphabet[tokens[0, 0]])

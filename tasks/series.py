@@ -13,6 +13,9 @@ from .task import needed
 Series = NDArray[np.float64]
 SEASONS = {"sunspots": 11, "co2": 12}  # steps after which each resembles itself: years of a solar cycle, months
 
+UNITS = {"sunspots": "sunspot number", "co2": "CO2 in the air (ppm)"}
+STEPS = {"sunspots": "years since 1700", "co2": "months since March 1958"}
+
 
 def published(name: str) -> Series:
     """Sunspot numbers of the years since 1700, or the air's CO2 in ppm, of the months since 1958; gaps are NaN.

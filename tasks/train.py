@@ -21,6 +21,7 @@ from .completion import complete
 from .configs import check_keys, register
 from .loop import DivergedError, Summary, train
 from .outcomes import Jobs, Outcome, summary_table
+from .plot import plot_sweep
 from .resume import with_config_of_run
 from .tables import short
 
@@ -117,10 +118,20 @@ def _report(outcomes: Sequence[Outcome]) -> int:
     summaries = [outcome.summary for outcome in outcomes if outcome.summary]
     if len(summaries) > 1:
         print("\n" + summary_table(summaries))
+        _plot()
     for outcome in outcomes:
         if outcome.error:
             print("rnnzoo train: " + "\n  ".join(filter(None, (outcome.overrides, outcome.error))), file=sys.stderr)
     return max((outcome.status for outcome in outcomes), default=0)
+
+
+def _plot() -> None:
+    """The curves of the sweep over each other, where the extra for it is installed."""
+    assert Jobs.sweep
+    try:
+        print(f"\n{short(plot_sweep(Jobs.sweep))}")
+    except RnnZooError as error:
+        print(f"\nno plot: {error}")
 
 
 def _status(error: Exception) -> int:

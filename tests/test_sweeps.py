@@ -122,7 +122,7 @@ def test_what_an_earlier_sweep_left_is_not_told_again(capsys: pytest.CaptureFixt
 
 def test_a_search_finds_the_best_value_in_the_direction_of_the_task(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna")
-    options = [*SHORT, "search=optuna", "hydra.sweeper.n_trials=3", "trainer.steps=20", "model=simple_rnn"]
+    options = [*SHORT, "sweep=optuna", "hydra.sweeper.n_trials=3", "trainer.steps=20", "model=simple_rnn"]
     assert main(["-m", *options]) == 0
     values = [json.loads(path.read_text())["summary"]["value"] for path in Path("all").glob("*/outcome.json")]
     best = yaml.safe_load(Path("all/optimization_results.yaml").read_text())
@@ -153,7 +153,7 @@ def test_the_slurm_example_is_a_launcher_with_the_limits_that_it_names(capsys: p
     [
         ("hydra/launcher=joblib", "hydra_joblib_launcher", "joblib"),
         ("hydra/launcher=slurm", "hydra_submitit_launcher", "submitit"),
-        ("search=optuna", "hydra_optuna_sweeper", "optuna"),
+        ("sweep=optuna", "hydra_optuna_sweeper", "optuna"),
     ],
 )
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra(
