@@ -14,7 +14,8 @@ from .task import needed, task_of
 
 CURVES, GRADIENTS, PICTURE = "curves.png", "gradients.png", "picture.png"
 PICTURES: Mapping[str, str] = {
-    name: f".pictures.{name}" for name in ("digits", "char_lm", "forecast", "tagging", "onu_sleep", "captioning")
+    name: f".pictures.{name}"
+    for name in ("digits", "char_lm", "forecast", "tagging", "onu_sleep", "captioning", "translate")
 }
 LONG_RANGE = ("adding", "copy")  # whose picture is of all runs together
 

@@ -41,6 +41,7 @@ class Translate(Drawn):
 
     name = "translate"
     metric = "exact_dates"
+    goal = "maximize"
     loss = CrossEntropy()
 
     def __init__(self, embedding_size: int = 32, decoder: str | None = None) -> None:

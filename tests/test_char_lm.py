@@ -4,7 +4,8 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import pytest
 
 from rnnzoo.conformance.arithmetic import Exact
 from rnnzoo.conformance.bounds import Quantities, results
+from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.tape import Value
-from rnnzoo.spec import Contents, initial_weights, load, load_backend
+from rnnzoo.conformance.training import TrainingCase, quantities
+from rnnzoo.spec import Batch, Contents, TrainingSpec, initial_weights, load, load_backend
 from rnnzoo.spec.errors import FileError, InputError, SpecError
 from rnnzoo.spec.inputs import Inputs
 from rnnzoo.tasks import char_lm
 from rnnzoo.tasks.char_lm import CharLM
 from rnnzoo.tasks.evaluate import evaluate
 from rnnzoo.tasks.markov import Markov
+from rnnzoo.tasks.metrics import read_metrics
 from rnnzoo.tasks.sample import sample
 from rnnzoo.tasks.task import model_spec
 from rnnzoo.tasks.train import main
@@ -287,3 +291,51 @@ def test_by_default_every_backend_beats_the_baseline_on_pythons_topics(tmp_path:
     found = trained(tmp_path / "run", f"backend={name}").provenance
     # 0.054 with NumPy; the standard error of the difference, over 46,497 characters, is 0.0067.
     assert found["metrics"]["bits_per_character"] < found["baseline"] - 0.03
+
+
+def test_the_recipe_of_min_char_rnn_is_the_one_written_out_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_right: Callable[..., None]
+) -> None:
+    """Of its experiment at a small size: the losses of a few updates, within what rounding can do to them."""
+    text = written(tmp_path, brackets(12))
+    options = ["experiment=min_char_rnn", f"task.text={text}", "model.hidden_size=4", "task.window=5"]
+    options += ["trainer.steps=4", "trainer.dtype=float64", "backend=numpy", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(options) == 0
+    contents = load(tmp_path / "run" / "model.safetensors")
+    training = TrainingSpec.from_data(contents.provenance["training"])
+    batches = list(islice(CharLM(text, window=5, embedding_size=None).epoch(1, 1, 0), 4))
+    weights = initial_weights(contents.spec, 0, "float64")
+    losses = min_char_rnn(batches, *weights.values())
+    recorded = [line["loss"] for line in read_metrics(tmp_path / "run") if line["event"] == "update"]
+    monkeypatch.setattr(TrainingCase, "batches", lambda _: batches)
+    case = TrainingCase(Case(contents.spec, 1, 5), training)
+    case.case.__dict__["weights"] = weights
+    for found in (losses, recorded):
+        assert_right({"loss": np.array(found)}, lambda ops: quantities(case, ops))
+
+
+def min_char_rnn(batches: Sequence[Batch], *weights: np.ndarray) -> list[float]:
+    """W_x, W_h, b, W_y, c: h = tanh(W_x x + W_h h + b), the sum of -ln softmax(W_y h + c) over the steps; Adagrad."""
+    parameters, squares = [np.array(array) for array in weights], [np.zeros_like(array) for array in weights]
+    losses, h = [], np.zeros(len(weights[2]))
+    for batch in batches:
+        W_x, W_h, b, W_y, c = parameters
+        states, loss, gradients, carried = [h], 0.0, [np.zeros_like(array) for array in parameters], np.zeros_like(h)
+        for x in batch.inputs[0]:
+            states.append(np.tanh(W_x @ x + W_h @ states[-1] + b))
+        for step in reversed(range(len(states) - 1)):
+            scores = np.exp(W_y @ states[step + 1] + c)
+            error = scores / scores.sum()
+            loss -= math.log(error[batch.targets[0, step]])
+            error[batch.targets[0, step]] -= 1.0
+            delta = (W_y.T @ error + carried) * (1.0 - states[step + 1] ** 2)
+            carried = W_h.T @ delta
+            parts = (np.outer(delta, batch.inputs[0, step]), np.outer(delta, states[step]), delta,
+                     np.outer(error, states[step + 1]), error)  # fmt: skip
+            gradients = [total + part for total, part in zip(gradients, parts, strict=True)]
+        h = states[-1]
+        losses.append(loss)
+        for p, s, g in zip(parameters, squares, (np.clip(g, -5.0, 5.0) for g in gradients), strict=True):
+            s += g**2
+            p -= 0.1 * g / np.sqrt(s + 1e-8)
+    return losses

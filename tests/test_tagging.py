@@ -1,15 +1,20 @@
 """Slot filling: the sentences and their tags, spans and their F1, lengths, and what the second direction buys."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rnnzoo.spec import Adam, ClipByGlobalNorm, TrainingSpec, load_backend
+from rnnzoo.spec import Adam, ClipByGlobalNorm, TrainingSpec, load, load_backend
+from rnnzoo.spec.errors import FileError, InputError
+from rnnzoo.tasks.conll import UNKNOWN
+from rnnzoo.tasks.evaluate import evaluate
 from rnnzoo.tasks.flights import CITIES, DAYS, SLOTS, TAGS, WORDS, sentences
 from rnnzoo.tasks.tagging import Span, Tagging, f1, spans
-from rnnzoo.tasks.task import model_spec
+from rnnzoo.tasks.task import load_task, model_spec
+from rnnzoo.tasks.train import main
 
 
 def values(words: list[str], tags: list[str]) -> dict[str, str]:
@@ -92,3 +97,56 @@ def test_two_directions_tag_what_one_cannot_know() -> None:
                 trainer.step(batch)
         found[variant] = task.evaluate(backend, model)
     assert 0.3 < found["bi_rnn"].baseline < found["simple_rnn"].value < 0.95 < found["bi_rnn"].value
+
+
+CONLL = "-DOCSTART- -X- O O\n\n" + "".join(
+    f"fly VB O\nto IN O\n{city} NN B-to\nfrom IN O\nnew NN B-from\n{other} NN I-from\n\n"
+    for city in ("rome", "oslo", "bonn", "rome", "oslo") for other in ("york", "delhi")
+)  # fmt: skip
+
+
+def own(folder: Path, text: str = CONLL) -> str:
+    (folder / "own.txt").write_text(text, encoding="utf-8")
+    return str(folder / "own.txt")
+
+
+def test_sentences_of_ones_own_are_split_once_and_rare_words_are_one(tmp_path: Path) -> None:
+    task = Tagging(data=own(tmp_path, CONLL + "leave O\nnow O\n"))
+    assert task.words[0] == UNKNOWN and not {"leave", "now"} & set(task.words) and "rome" in task.words
+    assert task.tags == ["O", "B-from", "B-to", "I-from"]
+    shown = [batch for epoch in (1, 2) for batch in task.epoch(epoch, 4, 0)]
+    assert (len(shown), task.steps_per_epoch(4), len(task.test.inputs)) == (6, 3, 2)
+    first, second = (np.concatenate([b.targets.ravel() for b in shown[k : k + 3]]) for k in (0, 3))
+    assert np.array_equal(np.bincount(first)[1:], np.bincount(second)[1:])
+    again = load_task(task.settings())
+    assert again.settings() == task.settings() and np.array_equal(again.test.inputs, task.test.inputs)
+
+
+def test_a_model_learns_sentences_of_ones_own_and_is_evaluated_on_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["backend=numpy", "trainer.steps=60", "model.hidden_size=8", "hydra.run.dir=run"]
+    assert main(["task=tagging", f"task.data={own(tmp_path)}", *options]) == 0
+    contents = load(Path("run/model.safetensors"))
+    assert contents.provenance["metrics"]["slot_f1"] == 1.0
+    other = tmp_path / "other.txt"
+    other.write_text(CONLL.replace("rome", "paris"), encoding="utf-8")
+    assert evaluate(contents, "numpy", data=str(other)).metrics["accuracy"] > 0.5
+    other.write_text(CONLL.replace("B-to", "B-goal"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected the tags .*'B-to'.* of the model, got 'B-goal'"):
+        evaluate(contents, "numpy", data=str(other))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("one\n", "line 1: expected a word and its tag O, B-slot or I-slot, got 'one'"),
+        ("a O\nb NOUN\n", "line 2: expected a word and its tag"),
+        ("a O\nb B-\n", "line 2: expected a word and its tag"),
+        ("a O\n\nb O\n", "expected at least 5 sentences with empty lines between them, got 2"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FileError, match=message):
+        Tagging(data=own(tmp_path, text))

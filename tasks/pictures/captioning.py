@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ..captioning import END, WORDS
-from ..task import Array, Evaluation
+from ..captioning import text_of_caption
+from ..task import Evaluation
 from .style import BLUE, RED, figure
 
 SHOWN = 20
@@ -25,13 +25,7 @@ def draw(task: Any, backend: Any, model: Any, evaluation: Evaluation) -> Any:
         left, right_half = task.test.context[row].reshape(2, 8, 8)
         place.imshow(np.hstack([left, right_half]), cmap="gray_r")
         place.set(xticks=[], yticks=[])
-        place.set_title(said(found[row]), fontsize=10, color=RED if wrong[row] else BLUE)
+        place.set_title(text_of_caption(found[row]) or "(nothing)", fontsize=10, color=RED if wrong[row] else BLUE)
         if wrong[row]:
-            place.set_xlabel(f"truth: {said(truth[row])}", fontsize=9)
+            place.set_xlabel(f"truth: {text_of_caption(truth[row])}", fontsize=9)
     return made
-
-
-def said(tokens: Array) -> str:
-    """The words before the end."""
-    ends = np.flatnonzero(tokens == END)
-    return " ".join(WORDS[token] for token in tokens[: ends[0] if len(ends) else len(tokens)]) or "(nothing)"
