@@ -19,7 +19,7 @@ class Drawn:
     """Base of these tasks, which say how `drawn` makes examples of the streams whose names begin with `stream`."""
 
     name: str
-    source = None
+    source: str | None = None
 
     def drawn(self, seed: int, stream: str, count: int) -> Batch:
         """So many examples as one batch."""

@@ -72,14 +72,14 @@ class Tagging(Drawn):
         check_size("task.embedding_size", embedding_size)
         self._width = embedding_size
         self._path = file_path(self.name, self.source, data)
-        self._sha256, self._own = None, None
+        self._sha256: str | None = None
+        self._own: Own | None = None
         if self._path is not None:
             self._sha256 = hashlib.sha256(self._path.read_bytes()).hexdigest()
             check_unchanged(f"task tagging: {self._path}", self._sha256, sha256)
             self._own = _split(read_sentences(self._path))
-        known = self._own.training if self._own else None
-        self.words = list(words or (WORDS if known is None else vocabulary(known)))
-        self.tags = list(tags or (TAGS if known is None else tags_of([*known, *self._own.test])))
+        self.words = list(words or (vocabulary(self._own.training) if self._own else WORDS))
+        self.tags = list(tags or (tags_of([*self._own.training, *self._own.test]) if self._own else TAGS))
         self.test = self.draw_test()
 
     @property
@@ -128,14 +128,15 @@ class Tagging(Drawn):
     @cached_property
     def _usual_tags(self) -> Tags:
         """Of each word, in an epoch's training sentences; of a word that is not in them the first."""
-        drawn = self._own is None
-        batch = (
-            self.drawn(TEST_SEED, f"{self.name}.epoch.1", EPOCH_ROWS) if drawn else self._as_batch(self._own.training)
-        )
+        if self._own is None:
+            batch = self.drawn(TEST_SEED, f"{self.name}.epoch.1", EPOCH_ROWS)
+        else:
+            batch = self._as_batch(self._own.training)
         counts = np.zeros((len(self.words), len(self.tags)), np.int64)
         valid = np.arange(batch.inputs.shape[1]) < batch.lengths[:, None]
         np.add.at(counts, (batch.inputs[valid], batch.targets[valid]), 1)
-        return counts.argmax(axis=1)
+        usual: Tags = counts.argmax(axis=1)
+        return usual
 
     def _as_batch(self, found: Sequence[Sentence]) -> Batch:
         words, tags = ({name: number for number, name in enumerate(names)} for names in (self.words, self.tags))
