@@ -17,7 +17,7 @@ from rnnzoo.conformance.bounds import Quantities, results
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.tape import Value
 from rnnzoo.conformance.training import TrainingCase, quantities
-from rnnzoo.spec import Batch, Contents, TrainingSpec, initial_weights, load, load_backend
+from rnnzoo.spec import INITIALIZERS, Batch, ClipByValue, Contents, TrainingSpec, initial_weights, load, load_backend
 from rnnzoo.spec.errors import FileError, InputError, SpecError
 from rnnzoo.spec.inputs import Inputs
 from rnnzoo.tasks import char_lm
@@ -303,6 +303,8 @@ def test_the_recipe_of_min_char_rnn_is_the_one_written_out_here(
     assert main(options) == 0
     contents = load(tmp_path / "run" / "model.safetensors")
     training = TrainingSpec.from_data(contents.provenance["training"])
+    assert contents.spec.initializer == INITIALIZERS["min_char_rnn"]
+    assert training.clip == ClipByValue(5.0)  # at this size no gradient is as large
     batches = list(islice(CharLM(text, window=5, embedding_size=None).epoch(1, 1, 0), 4))
     weights = initial_weights(contents.spec, 0, "float64")
     losses = min_char_rnn(batches, *weights.values())
