@@ -13,7 +13,7 @@ LENGTH, TEMPERATURE, COLUMNS, LINES = 1500, 0.7, 80, 34
 
 def draw(task: Any, backend: Any, model: Any, evaluation: Evaluation) -> Any:
     """Left the held-out text, right what the model writes after the same beginning."""
-    made = figure(12, 6.2, f"char_lm: {evaluation.value:.3f} bits per character; {evaluation.baseline_name} has "
+    made = figure(12, 5.6, f"char_lm: {evaluation.value:.3f} bits per character; {evaluation.baseline_name} has "
                            f"{evaluation.baseline:.3f}")  # fmt: skip
     begin = tokens_of(task.text[task.held_out - 60 : task.held_out], task.alphabet, "the text")[None, :]
     written = continued(backend, model, task.alphabet, begin, LENGTH, TEMPERATURE, seed=0)

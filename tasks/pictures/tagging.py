@@ -24,7 +24,7 @@ def draw(task: Any, backend: Any, model: Any, evaluation: Evaluation) -> Any:
     width = (
         max(sum(len(task.words[word]) + GAP for word in test.inputs[row, : test.lengths[row]]) for row in chosen) + 4
     )
-    made = figure(0.115 * width, 0.45 * len(chosen) + 1.2, title)
+    made = figure(0.088 * width, 0.45 * len(chosen) + 1.2, title)
     place = made.add_subplot()
     place.set_axis_off()
     place.set(xlim=(0, width), ylim=(len(chosen) + 0.3, -1.2))
