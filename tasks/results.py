@@ -7,6 +7,7 @@ experiment misses the value it is published to reach, or its baseline, or reache
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,13 +92,21 @@ def variants_table(results: Sequence[Result]) -> list[str]:
     """A row for each task, a cell for each variant with the values of the backends."""
     models, tasks = (list(dict.fromkeys(result.asked[key] for result in results)) for key in ("model", "task"))
     backends = list(dict.fromkeys(result.asked["backend"] for result in results))
-    lines = _header("`task=`", *(f"`{model}`" for model in models), "longest run")
+    lines = _header(f"`task=` ({' '.join(backends)})", *(f"`{model}`" for model in models), "longest run")
     for task in tasks:
         runs = {(r.asked["model"], r.asked["backend"]): r for r in results if r.asked["task"] == task}
         cells = [" ".join(_value(runs.get((model, backend))) for backend in backends) for model in models]
         times = [run.outcome.summary.seconds for run in runs.values() if run.outcome.summary]
         lines.append(_row(f"`{task}`, {VARIANTS[task]} epochs", *cells, f"{max(times, default=0):.0f} s"))
     return lines
+
+
+def missing(results: Sequence[Result]) -> list[str]:
+    """The runs that a sweep asked for and that have no outcome."""
+    keys = [key for key in ("experiment", "task", "model", "backend", "trainer.seed") if key in results[0].asked]
+    asked = product(*(dict.fromkeys(result.asked[key] for result in results) for key in keys))
+    there = {tuple(result.asked[key] for key in keys) for result in results}
+    return [f"{' '.join(wanted)}: no outcome, the run did not end" for wanted in asked if wanted not in there]
 
 
 def _value(result: Result | None) -> str:
@@ -153,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.readme:
         write_between(options.readme, lines)
     failures = [f"{result.outcome.overrides}: {result.failure}" for result in [*results, *variants] if result.failure]
+    failures += [line for found in (results, variants) if found for line in missing(found)]
     print("\n".join(["", *failures] if failures else ["", "every figure is as published"]), file=sys.stderr)
     return 1 if failures or not results else 0
 

@@ -9,7 +9,7 @@ from rnnzoo.spec import load
 from rnnzoo.spec.errors import FileError
 from rnnzoo.tasks.loop import Summary
 from rnnzoo.tasks.outcomes import Outcome
-from rnnzoo.tasks.results import BEGIN, END, Result, experiments, main, write_between
+from rnnzoo.tasks.results import BEGIN, END, Result, experiments, main, missing, write_between
 from rnnzoo.tasks.task import TASKS
 from rnnzoo.tasks.train import main as train
 
@@ -30,6 +30,13 @@ def test_a_value_must_reach_what_is_published_and_beat_the_baseline() -> None:
     assert failure(replace(ERROR, value=0.2), misses=0.15) is None
     assert failure(ERROR, misses=0.15) == "mean_squared_error 0.0100, known not to reach 0.15"
     assert Result({}, Outcome(0, "", error="refused", status=2), None, None).failure == "refused"
+
+
+def test_a_run_that_did_not_end_is_a_failure() -> None:
+    asked = [{"experiment": "a", "backend": name, "trainer.seed": seed} for name in ("x", "y") for seed in ("0", "1")]
+    results = [Result(part, Outcome(0, "", SUMMARY), None, None) for part in asked]
+    assert missing(results) == []
+    assert missing(results[:3]) == ["a y 1: no outcome, the run did not end"]
 
 
 def test_every_task_has_an_experiment_that_says_what_it_reaches_or_misses(capsys: pytest.CaptureFixture[str]) -> None:
