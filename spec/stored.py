@@ -95,9 +95,21 @@ class StoredTensor:
         return self._widened(self._span(self._stored_dtype(), count, first))
 
     def mapped(self) -> Array:
-        """The numbers of a tensor that `is_run`, each read when it is used; the file must not be cut off meanwhile."""
-        self._span(self._stored_dtype(), 0, self.count)  # whether the file has them
-        return self._widened(np.memmap(self.path, self._stored_dtype(), "r", self.offset, self.shape))
+        """The numbers of a tensor that `is_run`, each read when it is used: call `check_there` before that.
+
+        Raises FileError or WeightError as `array` does.
+        """
+        dtype = self._stored_dtype()
+        self.check_there()
+        return self._widened(np.memmap(self.path, dtype, "r", self.offset, self.shape))
+
+    def check_there(self) -> None:
+        """Raises FileError where the file was cut off before the last number: to read it in a map ends the process."""
+        self._check_size(self.offset + self.count * SIZES[self.dtype])
+
+    def _check_size(self, end: int) -> None:
+        if self.path.stat().st_size < end:
+            raise FileError(f"{self.path}: ends before its tensor of {self.count:,} numbers at byte {self.offset:,}")
 
     @property
     def is_run(self) -> bool:
@@ -137,10 +149,7 @@ class StoredTensor:
             if self.deflated is not None:
                 return np.frombuffer(self._inflated(count * dtype.itemsize), dtype)
             offset = self.offset + first * dtype.itemsize
-            if self.path.stat().st_size < offset + count * dtype.itemsize:  # before memory is taken for it
-                raise FileError(
-                    f"{self.path}: ends before its tensor of {self.count:,} numbers at byte {self.offset:,}"
-                )
+            self._check_size(offset + count * dtype.itemsize)  # before memory is taken for it
             return np.fromfile(self.path, dtype, count, offset=offset)
         except (OSError, zlib.error) as error:
             raise FileError(f"{self.path}: a tensor cannot be read: {error}") from error
@@ -210,7 +219,7 @@ class Part:
         if not tensor.is_run or (tensor.checksum and (self.select or self.transposed or not tensor.is_exact)):
             return Rows.of(self.array())
         if self.transposed and len(shape) == 2:
-            return Rows.transposed(tensor.mapped()[self.select])
+            return self._columns()
         if self.transposed or not all(isinstance(index, int) for index in self.select[:-1]):
             return Rows.of(self.array())
         width, first = math.prod(shape[1:]), self._first()
@@ -219,6 +228,16 @@ class Part:
             return tensor.numbers(first + start * width, (stop - start) * width).reshape(-1, *shape[1:])
 
         return Rows(WIDENED[tensor.dtype], shape, read, tensor.check if tensor.checksum else None)
+
+    def _columns(self) -> Rows:
+        """Those of a matrix that is transposed, out of a map of the file."""
+        matrix = self.tensor.mapped()[self.select]
+
+        def read(start: int, stop: int) -> Array:
+            self.tensor.check_there()
+            return transposed(matrix[:, start:stop])
+
+        return Rows(matrix.dtype.name, self.shape, read)
 
     def _first(self) -> int:
         """At which number of the tensor the weight starts."""

@@ -202,34 +202,41 @@ def entry(dtype: str, shape: list[int], start: int, end: int) -> dict[str, objec
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
+SIZE, TYPE = "expected a header of 2 to", "expected a known dtype, a shape and two offsets"
 FOREIGN = {
-    "empty": b"",
-    "text": b"hello, this is no weights file at all\n" * 9,
-    "zip": b"PK\x03\x04" + bytes(60),
-    "pickle": b"\x80\x04\x95" + bytes(60),
-    "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(60),
-    "a header longer than the file": struct.pack("<Q", 2**62) + b"{}",
-    "a header that is a list": file_of("[]"),
-    "no tensors": file_of({}),
-    "metadata of numbers": file_of({"__metadata__": {"rnnzoo": 3}}),
-    "an unknown dtype": file_of({"w": entry("F99", [1], 0, 4)}, bytes(4)),
-    "bfloat16": file_of({"w": entry("BF16", [2], 0, 4)}, bytes(4)),
-    "integers": file_of({"w": entry("I64", [1], 0, 8)}, bytes(8)),
-    "a hole": file_of({"w": entry("F32", [1], 4, 8)}, bytes(8)),
-    "an overlap": file_of({"w": entry("F32", [2], 0, 8), "v": entry("F32", [1], 4, 8)}, bytes(8)),
-    "a shape without its data": file_of({"w": entry("F32", [2**40], 0, 4)}, bytes(4)),
-    "a negative shape": file_of({"w": entry("F32", [-1], 0, 4)}, bytes(4)),
-    "a shape that overflows": file_of({"w": entry("F32", [2**63, 4], 0, 4)}, bytes(4)),
-    "a name twice": file_of('{"w": %s, "w": %s}' % ((json.dumps(entry("F32", [1], 0, 4)),) * 2), bytes(4)),
+    "empty": (b"", SIZE),
+    "text": (b"hello, this is no weights file at all\n" * 9, SIZE),
+    "zip": (b"PK\x03\x04" + bytes(60), SIZE),
+    "pickle": (b"\x80\x04\x95" + bytes(60), SIZE),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(60), SIZE),
+    "a header of exabytes": (struct.pack("<Q", 2**62) + b"{}", SIZE),
+    "a header longer than the file": (struct.pack("<Q", 99) + b"{}", "the header says 99 bytes, and 2 are there"),
+    "a header that is a list": (file_of("[]"), "expected an object, got list"),
+    "no tensors": (file_of({}), "carries no spec|got none"),
+    "metadata of numbers": (file_of({"__metadata__": {"rnnzoo": 3}}), "expected texts by name"),
+    "an unknown dtype": (file_of({"w": entry("F99", [1], 0, 4)}, bytes(4)), TYPE),
+    "bfloat16": (file_of({"w": entry("BF16", [2], 0, 4)}, bytes(4)), "carries no spec|missing 'head.bias'"),
+    "integers": (file_of({"w": entry("I64", [1], 0, 8)}, bytes(8)), "carries no spec|got I64"),
+    "a hole": (file_of({"w": entry("F32", [1], 4, 8)}, bytes(8)), "'w' starts at 4, expected 0"),
+    "an overlap": (
+        file_of({"w": entry("F32", [2], 0, 8), "v": entry("F32", [1], 4, 8)}, bytes(8)), "'v' starts at 4, expected 8"
+    ),
+    "bytes after the last tensor": (file_of({"w": entry("F32", [1], 0, 4)}, bytes(8)), "end at byte 4, and the file"),
+    "a shape without its data": (file_of({"w": entry("F32", [2**40], 0, 4)}, bytes(4)), "does not take 4 bytes"),
+    "a negative shape": (file_of({"w": entry("F32", [-1], 0, 4)}, bytes(4)), TYPE),
+    "a shape that overflows": (file_of({"w": entry("F32", [2**63, 4], 0, 4)}, bytes(4)), TYPE),
+    "a name twice": (
+        file_of('{"w": %s, "w": %s}' % ((json.dumps(entry("F32", [1], 0, 4)),) * 2), bytes(4)), "a key stands twice"
+    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN.keys())
-def test_a_foreign_file_is_refused(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "a.safetensors"
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_file_is_refused_for_what_is_wrong_with_it(tmp_path: Path, name: str) -> None:
+    path, (data, words) = tmp_path / "a.safetensors", FOREIGN[name]
     path.write_bytes(data)
     for spec in (None, SPEC):
-        with pytest.raises((FileError, WeightError)):
+        with pytest.raises((FileError, WeightError), match=words):
             load(path, spec)
 
 

@@ -1,6 +1,7 @@
 """Tensors as places in files: safetensors headers, archives, `.npz`, and the child process that takes files apart."""
 
 import json
+import os
 import struct
 import sys
 import time
@@ -86,20 +87,19 @@ def test_a_file_is_written_with_the_bytes_of_the_library(tmp_path: Path) -> None
     assert (tmp_path / "a").read_bytes() == safetensors.numpy.save(some, metadata={"k": 'ü"\n'})
 
 
-def test_a_tensor_that_was_cut_off_after_the_header_was_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    safetensors.numpy.save_file(arrays(), path)
-    tensor = read_header(path)[0]["a.weight"]
-    path.write_bytes(path.read_bytes()[:-8])
-    for name, other in read_header_of_cut(tensor).items():
-        with pytest.raises(FileError, match="ends before"):
-            other.array()
-        assert name
-
-
-def read_header_of_cut(tensor: StoredTensor) -> dict[str, StoredTensor]:
-    end = tensor.path.stat().st_size - tensor.offset
-    return {"longer": StoredTensor(tensor.path, tensor.offset, "float32", (end,))}
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_file_that_is_cut_off_after_its_header_was_read_is_refused(tmp_path: Path, transposed: bool) -> None:
+    """At the start, and while its numbers are read one piece after the other."""
+    matrix = np.arange(64.0).reshape(8, 8)
+    safetensors.numpy.save_file({"w": matrix}, tmp_path / "a.safetensors")
+    tensor = read_header(tmp_path / "a.safetensors")[0]["w"]
+    rows = Part("w", tensor, (), transposed).rows()
+    expected = matrix.T if transposed else matrix
+    assert np.array_equal(rows.read(0, 1), expected[:1])
+    os.truncate(tensor.path, tensor.offset + 8)
+    for read in (tensor.array, tensor.mapped, partial(rows.read, 7, 8)):
+        with pytest.raises(FileError, match=r"a\.safetensors: ends before its tensor of 64 numbers"):
+            read()
 
 
 def shards(folder: Path) -> Path:
