@@ -19,8 +19,9 @@ def factors(
     """
     if dropout is None or masks is None or not dropout.rate(kind):
         return None
+    (layer, direction), times = place, () if step is None else (step,)
     hashes = np.array([
-        [hashed(masks, kind, *place, masks.first_row + row, *([] if step is None else [step]), unit)
+        [hashed(masks, kind, masks.first_layer + layer, direction, masks.first_row + row, *times, unit)
          for unit in range(shape[1])]
         for row in range(shape[0])
     ])  # fmt: skip

@@ -32,12 +32,14 @@ class Pair:
         self.weights = {f"{side}.{name}": value for side, own in values.items() for name, value in own.items()}
 
     def run(self, given: Inputs, carried: Mapping[str, Array] | None = None, *, masks: Masks | None = None) -> Run:
-        """What the decoder gives, after the encoder has read the source, if there is one; neither has dropout."""
+        """What the decoder gives, after the encoder has read the source, if there is one."""
+        encoder, decoder = self.oracles["encoder"], self.oracles["decoder"]
+        above = masks and masks._replace(first_layer=encoder.spec.num_layers)
         if given.source is None:
-            return replace(self.oracles["decoder"].run(given, carried), weights=self.weights)
-        read = self.oracles["encoder"].run(given.source)
+            return replace(decoder.run(given, carried, masks=above), weights=self.weights)
+        read = encoder.run(given.source, masks=masks)
         context = reduce(Value.joined, read.final_states[self.first])  # (S, B, L*D*H)
-        found = self.oracles["decoder"].run(given, context=context)
+        found = decoder.run(given, context=context, masks=above)
         return replace(found, weights=self.weights, states={}, context=None, source=read.inputs)
 
 

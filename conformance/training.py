@@ -185,9 +185,12 @@ def pair_training_cases() -> list[TrainingCase]:
     decoder = ModelSpec("simple_rnn", 2, 3, embedding=words, head=STEPWISE)
     tokens = pair(ModelSpec("stacked_bi_rnn", 2, 2, 2, embedding=words), decoder, ("lengths", "lengths"))
     vectors = pair(ModelSpec("bi_rnn", 2, 2, bias="double", merge="sum"), STACKED, ("holes", "empty_row"))
+    encoder = ModelSpec("stacked_rnn", 2, 2, 2, dropout=Dropout(0.4, 0.3, 0.5))
+    dropped = pair(encoder, replace(STACKED, dropout=Dropout(0.4, 0.3, 0.5)), ("lengths", "empty_row"))
     return [
         TrainingCase(tokens, TrainingSpec(CrossEntropy("mean"), Adam(0.01), ClipByGlobalNorm(0.05))),
         TrainingCase(vectors, TrainingSpec(MeanSquaredError("batch_mean"), SGD(0.1, 0.9)), True, True),
+        TrainingCase(dropped, TrainingSpec(CrossEntropy("mean"), SGD(0.1, 0.9)), True, True),
     ]
 
 

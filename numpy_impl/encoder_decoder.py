@@ -74,12 +74,13 @@ class EncoderDecoder:
         return self.decoder.initial_state(as_context(read))
 
     def forward(self, given: Inputs, masks: Masks | None = None) -> tuple[Result, Any]:
-        """The decoder's result, and what `backward` needs; there is no dropout that masks could act on."""
+        """The decoder's result, and what `backward` needs; masks of dropout, None to drop nothing."""
+        above = masks and masks.above(self.spec.encoder.num_layers)
         if given.source is None:
-            result, tape = self.decoder.forward(given)
+            result, tape = self.decoder.forward(given, above)
             return result, Tape(None, tape)
-        read, first = self.encoder.forward(given.source)
-        result, second = self.decoder.forward(replace(given, source=None, context=as_context(read)))
+        read, first = self.encoder.forward(given.source, masks)
+        result, second = self.decoder.forward(replace(given, source=None, context=as_context(read)), above)
         return result, Tape(first, second)
 
     def backward(self, tape: Any, cotangents: Cotangents) -> dict[str, Array]:

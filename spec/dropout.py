@@ -58,8 +58,14 @@ class Masks(NamedTuple):
         seed: from 0 to 2^64 - 1.
         update: from 1, as an optimizer counts; an integer, or a framework's own of no dimension.
         first_row: rows of the update that came in batches before this one.
+        first_layer: layers of the encoder, in a decoder; else 0.
     """
 
     seed: int
     update: Any
     first_row: Any = 0
+    first_layer: Any = 0
+
+    def above(self, layers: int) -> "Masks":
+        """Those of a decoder whose encoder has so many layers."""
+        return self._replace(first_layer=self.first_layer + layers)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from .data import Described
 from .definitions import Cell
+from .dropout import Dropout
 from .errors import SpecError
 from .model import Context, Embedding, Head, ModelSpec, Versioned, read_yaml
 
@@ -55,10 +56,6 @@ class EncoderDecoderSpec(Versioned):
                 raise SpecError(f"{name}: expected ModelSpec(...), got {part!r}")
         if extra := [name for name in ("head", "context") if getattr(self.encoder, name)]:
             raise SpecError(f"encoder: expected no {extra[0]}, as nothing reads or gives one; leave it None")
-        if dropping := [name for name, part in self.sides.items() if part.dropout]:
-            raise SpecError(
-                f"{dropping[0]}: expected no dropout, whose masks are counted for one network; leave it None"
-            )
         size, found = final_state_size(self.encoder), self.decoder.context
         if found is None or found.size != size:
             layers, directions, units = self.encoder.num_layers, self.encoder.num_directions, self.encoder.hidden_size
@@ -88,8 +85,9 @@ class EncoderDecoderSpec(Versioned):
         return self.encoder.variant
 
     @property
-    def dropout(self) -> None:
-        """None."""
+    def dropout(self) -> Dropout | None:
+        """The decoder's, else the encoder's; None where neither drops."""
+        return self.decoder.dropout or self.encoder.dropout
 
     @property
     def cell_definition(self) -> Cell:

@@ -3,6 +3,7 @@
 import importlib
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from rnnzoo.spec import (
     SGD,
     Batch,
     Contents,
+    Context,
     CrossEntropy,
     Dropout,
+    EncoderDecoderSpec,
     Head,
     Masks,
     ModelSpec,
@@ -40,8 +43,9 @@ PLACES = [
     (Masks(7, 2), "inputs", 1, 1),
     (Masks(2**40 + 7, 3, 5), "state", 2, 0),
     (Masks(2**64 - 1, 2**32 + 1, 2**32 - 1), "between_layers", 3, 0),
+    (Masks(7, 2, first_layer=2), "inputs", 1, 0),
 ]
-GOLDEN = [827007469, 4066528562, 1881416321, 1006774577]  # of the places with two more words, 1 and 2
+GOLDEN = [827007469, 4066528562, 1881416321, 1006774577, 757708670]  # of the places with two more words, 1 and 2
 
 
 @pytest.fixture(params=PACKAGES)
@@ -75,7 +79,7 @@ def test_the_finaliser_is_the_published_one():
 
 
 def test_hashes_are_the_golden_ones():
-    found = [hashed(masks, kind, layer, d, 1, 2) for masks, kind, layer, d in PLACES]
+    found = [hashed(masks, kind, masks.first_layer + layer, d, 1, 2) for masks, kind, layer, d in PLACES]
     assert found == GOLDEN
 
 
@@ -87,7 +91,8 @@ def test_a_backend_drops_the_units_of_the_spec(backend_name: str, place: tuple[M
     found = np.asarray(hashes(masks, kind, layer, direction, (T, B, H), *device))
     times: list[tuple[int, ...]] = [(t,) for t in range(T)] if kind in STEPWISE else [()]
     expected = [
-        [[hashed(masks, kind, layer, direction, masks.first_row + row, *t, unit) for unit in range(H)]
+        [[hashed(masks, kind, masks.first_layer + layer, direction, masks.first_row + row, *t, unit)
+          for unit in range(H)]
          for row in range(B)]
         for t in times
     ]  # fmt: skip
@@ -260,6 +265,37 @@ def test_fit_drops_and_predict_does_not(eagerly: bool):
     if eagerly:  # a graph may sum in another order
         assert found == expected["dropped"]
     assert abs(found - expected["dropped"]) < abs(found - expected[""])
+
+
+def pair_that_drops() -> EncoderDecoderSpec:
+    encoder = ModelSpec("bi_rnn", I, H, dropout=Dropout(inputs=0.5))
+    return EncoderDecoderSpec(encoder, replace(TRAINED, context=Context(2 * H)))
+
+
+def test_an_encoder_and_its_decoder_in_torch_count_their_calls_as_one():
+    import torch
+
+    module = load_backend("torch").build(pair_that_drops(), seed=11, dtype="float64")
+    x, source = torch.from_numpy(numbers(0, B, T, I)), torch.from_numpy(numbers(1, B, T + 1, I))
+    scores = [module.train()(x, context=source).scores for _ in range(2)]
+    named = [module(x, context=source, dropout=Masks(11, update)).scores for update in (1, 2)]
+    assert all(torch.equal(*pair) for pair in zip(scores, named, strict=True)) and module.dropout_calls == 2
+    assert module.encoder.core.dropout_calls == module.decoder.core.dropout_calls == 0
+    read = module.encoder(source, dropout=Masks(11, 1)).final_state.transpose(0, 1).flatten(1)
+    apart = module.decoder(x, context=read, dropout=Masks(11, 1, first_layer=1)).scores
+    assert torch.equal(apart, scores[0])
+    assert torch.equal(module(x, context=source, dropout=False).scores, module.eval()(x, context=source).scores)
+
+
+def test_an_encoder_and_its_decoder_in_keras_count_their_calls_as_one():
+    tf = pytest.importorskip("tensorflow")
+    model = load_backend("tf").build(pair_that_drops(), seed=11, dtype="float64")
+    x, source = tf.constant(numbers(0, B, T, I)), tf.constant(numbers(1, B, T + 1, I))
+    for update in (1, 2):
+        named = model(x, context=source, dropout=Masks(11, update))
+        assert np.array_equal(model(x, context=source, training=True), named)
+        assert not np.array_equal(named, model(x, context=source))
+    assert [int(one.dropout_calls) for one in (model, model.encoder.core, model.decoder.core)] == [2, 0, 0]
 
 
 # --- conversion ---

@@ -728,9 +728,7 @@ def test_a_pickle_of_too_many_steps_is_refused_in_time(tmp_path: Path, in_a_chil
     assert time.monotonic() - start < 12
 
 
-def test_warnings_over_a_pickle_end_nothing(
-    tmp_path: Path, in_a_child: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warnings_over_a_pickle_end_nothing(tmp_path: Path, in_a_child: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python warns of an escape that it does not know, wherever it stands."""
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     module = nn.RNN(I, H)

@@ -6,6 +6,7 @@ Words of 32 bits stand in int64, which every device multiplies, and are multipli
 from functools import cache
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ..spec.dropout import KINDS, STEPWISE, Masks
@@ -13,6 +14,27 @@ from ..spec.model import ModelSpec
 
 Tensor = Any
 WORD = 2**32
+
+
+def counter() -> Any:
+    """Of the calls in training; a variable of TensorFlow's own, as Keras would take one of its own for a weight."""
+    with tf.init_scope():
+        return tf.Variable(0, False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+
+def masks_of_call(layer: Any, training: bool | None, given: Masks | None) -> Masks | None:
+    """The masks that are given, or those of a layer's next call where Keras trains."""
+    if given is not None:
+        return Masks(*given)
+    if not training or layer.dropout_calls is None:
+        return None
+    words = int64(layer.seed % 2**64), layer.dropout_calls.assign_add(1), int64(0), int64(0)
+    return Masks(*map(tf.convert_to_tensor, words))  # all tensors, as Keras refuses a mixture
+
+
+def int64(word: int) -> Any:
+    """The bits of up to 64 of a word, as TensorFlow's integers have a sign."""
+    return np.uint64(word).astype(np.int64)
 
 
 def factors(
@@ -29,6 +51,7 @@ def factors(
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[Any, ...]) -> Tensor:
     """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
+    layer = masks.first_layer + layer
     words = (masks.seed % WORD, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction)
     return _graph(kind in STEPWISE)(_vector(words) % WORD, _vector((masks.first_row,))[0], _vector(shape))
 

@@ -9,6 +9,7 @@ from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source, final_state_size
 from ..spec.parameters import initial_weights
 from .arguments import checked_dtype, named_states
+from .dropout import counter, masks_of_call
 from .model import SequenceModel
 from .recurrent import Recurrent, config_of, from_data
 from .weights import from_spec
@@ -24,7 +25,7 @@ class EncoderDecoder(keras.Model):
 
     Args:
         spec: what the model is.
-        seed: of the initial weights, which the spec draws.
+        seed: of the initial weights, which the spec draws, and of the masks of dropout (see `Recurrent`).
         dtype: `float32` or `float64`, for weights and computation.
 
     Attributes:
@@ -41,6 +42,7 @@ class EncoderDecoder(keras.Model):
         self.spec, self.seed = spec, seed
         self.encoder = SequenceModel(spec.encoder, seed=seed, dtype=self.dtype, name="encoder")
         self.decoder = SequenceModel(spec.decoder, seed=seed, dtype=self.dtype, name="decoder")
+        self.dropout_calls = counter() if spec.dropout else None
         from_spec(self, initial_weights(spec, seed, self.dtype))
         self.supports_masking = True
         self.built = True
@@ -53,16 +55,24 @@ class EncoderDecoder(keras.Model):
         initial_state: Any = None,
         context: Any = None,
         return_state: bool = False,
+        training: bool | None = None,
         dropout: Masks | None = None,
     ) -> Any:
         """What the decoder gives, as a `SequenceModel`, after the encoder has read the context.
 
         context is `Source(inputs, lengths, mask)` of tensors, or inputs alone; not with an initial state of the
-        decoder. There is no dropout that masks could act on. Raises InputError.
+        decoder. training and dropout as for `Recurrent`. Raises InputError.
         """
-        read = None if context is None else self._read(context)
+        masks = masks_of_call(self, training, dropout)
         return self.decoder(
-            inputs, mask=mask, lengths=lengths, initial_state=initial_state, context=read, return_state=return_state
+            inputs,
+            mask=mask,
+            lengths=lengths,
+            initial_state=initial_state,
+            context=None if context is None else self._read(context, masks),
+            return_state=return_state,
+            training=False,  # the calls are counted here
+            dropout=masks and masks.above(self.spec.encoder.num_layers),
         )
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -71,7 +81,7 @@ class EncoderDecoder(keras.Model):
 
     def initial_state(self, context: Any) -> Tensor:
         """The decoder's initial state (L*D, B, H) after the encoder has read the source. Raises InputError."""
-        return self.decoder.initial_state(self._read(context))
+        return self.decoder.initial_state(self._read(context, None))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         """The decoder's."""
@@ -86,10 +96,17 @@ class EncoderDecoder(keras.Model):
         """The model of that configuration, with its initial weights."""
         return cls(**from_data(config))
 
-    def _read(self, given: Any) -> Tensor:
+    def _read(self, given: Any, masks: Masks | None) -> Tensor:
         """The encoder's final state as vectors (B, L*D*H)."""
         source = given if isinstance(given, Source) else Source(given)
-        _, _, final = self.encoder(source.inputs, mask=source.mask, lengths=source.lengths, return_state=True)
+        _, _, final = self.encoder(
+            source.inputs,
+            mask=source.mask,
+            lengths=source.lengths,
+            return_state=True,
+            training=False,
+            dropout=masks,
+        )
         state = next(iter(named_states(self.spec.encoder, final).values()))
         state = tf.transpose(state, [1, 0, 2])
         return tf.reshape(state, [tf.shape(state)[0], final_state_size(self.spec.encoder)])

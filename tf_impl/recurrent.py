@@ -14,6 +14,7 @@ from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
 from . import dropout, recurrence, streaming
 from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, states_by_name, valid_steps
+from .dropout import counter, masks_of_call
 from .graphs import Graph
 from .weights import place, turned
 
@@ -175,7 +176,7 @@ class Recurrent(keras.layers.Layer):
         with tf.variable_creator_scope(_outside_scopes):
             for name, array in initial_weights(spec, seed, self.dtype).items():
                 self._add(name, turned(name, array))
-        self.dropout_calls = _counter() if spec.dropout else None
+        self.dropout_calls = counter() if spec.dropout else None
         self._step_graph = Graph(self.step_of)
         self.supports_masking = True
         self.build((None, None, spec.input_size))
@@ -200,7 +201,7 @@ class Recurrent(keras.layers.Layer):
         """
         check_inputs(inputs, self.spec)
         valid = valid_steps(inputs, mask, lengths)
-        outputs, final = self.outputs_and_states(inputs, valid, initial_state, self._masks(training, dropout))
+        outputs, final = self.outputs_and_states(inputs, valid, initial_state, masks_of_call(self, training, dropout))
         if lengths is not None:
             outputs._keras_mask = valid  # what Keras does for a mask, for the layers above
         return (outputs, single_or_all(final)) if self.return_state else outputs
@@ -213,14 +214,6 @@ class Recurrent(keras.layers.Layer):
         weights = {variable.name: tf.convert_to_tensor(variable) for variable in self.weights}
         initial = states_by_name(self.spec, initial_state, inputs, self.dtype)
         return forward(self.spec, weights, inputs, mask, initial, masks)
-
-    def _masks(self, training: bool | None, given: Masks | None) -> Masks | None:
-        """The masks that are given, or those of the next call where Keras trains."""
-        if given is not None:
-            return Masks(*given)
-        if not training or self.dropout_calls is None:
-            return None
-        return Masks(self.seed, self.dropout_calls.assign_add(1))
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streaming: x (B, I), state (L*D, B, H) or a dict of them, None for zeros.
@@ -275,12 +268,6 @@ def _outside_scopes(create: Callable[..., Any], **options: Any) -> Any:
     """A variable whose TensorFlow name lacks the layer's: each name costs a kernel, 0.6 ms and 35 kB kept for good."""
     with tf.name_scope(""):
         return create(**options)
-
-
-def _counter() -> Any:
-    """Of the calls in training; a variable of TensorFlow's own, as Keras would take one of its own for a weight."""
-    with tf.init_scope():
-        return tf.Variable(0, False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
 
 def config_of(layer: Any) -> dict[str, Any]:

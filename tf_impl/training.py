@@ -21,6 +21,7 @@ from ..spec.training import (
     checked_update,
 )
 from .arguments import context_of, named_states, tensors_of
+from .dropout import int64
 from .encoder_decoder import EncoderDecoder
 from .graphs import Graph
 from .model import SequenceModel
@@ -115,7 +116,7 @@ class Trainer:
             "entries": batch.entries,
             "scale": np.asarray(1 / batch.divisor, self.model.dtype),
         }
-        found |= {f"masks.{name}": _int64(word) for name, word in masks._asdict().items()} if self._drops else {}
+        found |= {f"masks.{name}": int64(word) for name, word in masks._asdict().items()} if self._drops else {}
         return tensors_of(batch.arguments) | found
 
     def _update(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -171,8 +172,3 @@ class Trainer:
             for slot, kept in self._optimizer.slots.items()
             for name, variable in zip(self._weights, kept, strict=True)
         ]
-
-
-def _int64(word: int) -> Any:
-    """The bits of up to 64 of a word, as TensorFlow's integers have a sign."""
-    return np.uint64(word).astype(np.int64)

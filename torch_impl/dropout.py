@@ -3,13 +3,37 @@
 torch has no products of unsigned words, so that words of 32 bits stand in int64 and are multiplied by halves.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..spec.dropout import KINDS, STEPWISE, Masks
+from ..spec.encoder_decoder import AnySpec
+from ..spec.errors import InputError
 from ..spec.model import ModelSpec
 
 WORD = 2**32
+
+
+def count_calls(module: nn.Module, spec: AnySpec, seed: int | None, device: torch.device | str | None) -> None:
+    """Give a module `dropout_seed`, and `dropout_calls` where it drops: a buffer that no state dict holds."""
+    module.dropout_seed = seed or 0
+    if spec.dropout:
+        calls = torch.zeros((), dtype=torch.int64, device=device)
+        module.register_buffer("dropout_calls", calls, persistent=False)
+
+
+def masks_of_call(module: Any, given: Masks | bool | None) -> Masks | None:
+    """The masks that are given, or those of a module's next call in `train()` mode. Raises InputError."""
+    if isinstance(given, tuple):
+        return Masks(*given)
+    if given is True:
+        raise InputError("dropout: expected Masks(seed, update), False or None, got True; None drops in train()")
+    if given is False or not module.training or module.spec.dropout is None:
+        return None
+    module.dropout_calls += 1
+    return Masks(module.dropout_seed, module.dropout_calls)
 
 
 def factors(
@@ -26,7 +50,7 @@ def factors(
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
-    h = torch.zeros(1, dtype=torch.int64, device=device)
+    h, layer = torch.zeros(1, dtype=torch.int64, device=device), masks.first_layer + layer
     for word in (masks.seed, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction):
         h = absorbed(h, word % WORD)
     steps, rows, units = shape

@@ -10,6 +10,7 @@ from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from ..spec.inputs import Inputs
 from ..spec.parameters import check_dtype, initial_weights
+from .dropout import count_calls, masks_of_call
 from .model import SequenceModel, SequenceOutput
 from .recurrent import Recurrent, States
 from .weights import dtype_name, from_spec, to_tensor
@@ -21,7 +22,7 @@ class EncoderDecoder(nn.Module):
         c = the encoder's final state, (B, L*D*H)    h_0 = context.weight c + context.bias
 
     Args:
-        spec, seed, dtype, device: as for `SequenceModel`.
+        spec, seed, dtype, device: as for `SequenceModel`; the calls in `train()` mode are counted here.
 
     Attributes:
         encoder, decoder: `SequenceModel`s, which may be run by themselves.
@@ -46,6 +47,7 @@ class EncoderDecoder(nn.Module):
         self._first = spec.encoder.cell_definition.states[0]
         self.encoder = SequenceModel(spec.encoder, seed=None, dtype=dtype, device=device)
         self.decoder = SequenceModel(spec.decoder, seed=None, dtype=dtype, device=device)
+        count_calls(self, spec, seed, device)
         from_spec(self, initial_weights(spec, seed, check_dtype(dtype_name(dtype))))
 
     def forward(
@@ -62,7 +64,7 @@ class EncoderDecoder(nn.Module):
         Args:
             inputs, lengths, mask, initial_state: of the decoder, as for `SequenceModel`.
             context: `Source(inputs, lengths, mask)` of tensors, or inputs alone; not with an initial state.
-            dropout: as for `SequenceModel`; there is none that it could act on.
+            dropout: as for `SequenceModel`.
 
         Returns:
             As for `SequenceModel`.
@@ -70,8 +72,10 @@ class EncoderDecoder(nn.Module):
         Raises:
             InputError, UnsupportedError: as for `SequenceModel`.
         """
-        read = None if context is None else self._read(context)
-        output: SequenceOutput = self.decoder(inputs, lengths, mask, initial_state, read)
+        masks = masks_of_call(self, dropout)
+        read = None if context is None else self._read(context, masks)
+        above = masks.above(self.spec.encoder.num_layers) if masks else False
+        output: SequenceOutput = self.decoder(inputs, lengths, mask, initial_state, read, above)
         return output
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
@@ -80,12 +84,12 @@ class EncoderDecoder(nn.Module):
 
     def initial_state(self, context: Source | Tensor) -> Tensor:
         """The decoder's initial state (L*D, B, H) after the encoder has read the source. Raises InputError."""
-        return self.decoder.initial_state(self._read(context))
+        return self.decoder.initial_state(self._read(context, None))
 
-    def _read(self, given: Source | Tensor) -> Tensor:
+    def _read(self, given: Source | Tensor, masks: Masks | None) -> Tensor:
         """The encoder's final state as vectors (B, L*D*H)."""
         source = given if isinstance(given, Source) else Source(given)
-        final = self.encoder(source.inputs, source.lengths, source.mask).final_state
+        final = self.encoder(source.inputs, source.lengths, source.mask, dropout=masks or False).final_state
         state: Tensor = final if isinstance(final, Tensor) else final[self._first]
         return state.transpose(0, 1).flatten(1)
 

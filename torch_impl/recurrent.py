@@ -12,6 +12,7 @@ from ..spec.parameters import check_dtype, initial_weights, parameters
 from . import dropout, fast
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .cells import load_cell
+from .dropout import count_calls, masks_of_call
 from .packing import Rows, reads_values, valid_rows
 from .recurrence import recurrence, times, without_autocast
 from .weights import dtype_name, from_spec, names_of
@@ -80,10 +81,7 @@ class Recurrent(nn.Module):
         for parameter in parameters(spec):
             values = torch.empty(parameter.shape, dtype=getattr(torch, name), device=device)
             self.register_parameter(self._names[parameter.name], nn.Parameter(values))
-        self.dropout_seed = seed or 0
-        if spec.dropout:
-            calls = torch.zeros((), dtype=torch.int64, device=device)
-            self.register_buffer("dropout_calls", calls, persistent=False)
+        count_calls(self, spec, seed, device)
         if seed is not None:
             from_spec(self, initial_weights(spec, seed, name))
 
@@ -117,7 +115,7 @@ class Recurrent(nn.Module):
         with without_autocast(inputs.device):
             valid = valid_steps(inputs, lengths, mask)
             states = self._checked_states(initial_state, inputs.shape[0])
-            outputs, final = self._layers(inputs, valid, states, self._masks(dropout))
+            outputs, final = self._layers(inputs, valid, states, masks_of_call(self, dropout))
         return outputs, final if len(final) > 1 else final[self._output]
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
@@ -140,17 +138,6 @@ class Recurrent(nn.Module):
             f"{spec.variant}, {spec.input_size}, {spec.hidden_size}, num_layers={spec.num_layers}, cell={spec.cell}, "
             f"nonlinearity={spec.nonlinearity}, bias={spec.bias}, merge={spec.merge}"
         )
-
-    def _masks(self, given: Masks | bool | None) -> Masks | None:
-        """The masks that are given, or those of the next call in `train()` mode. Raises InputError."""
-        if isinstance(given, tuple):
-            return Masks(*given)
-        if given is True:
-            raise InputError("dropout: expected Masks(seed, update), False or None, got True; None drops in train()")
-        if given is False or not self.training or self.spec.dropout is None:
-            return None
-        self.dropout_calls += 1
-        return Masks(self.dropout_seed, self.dropout_calls)
 
     def _layers(
         self, inputs: Tensor, valid: Tensor | None, initial: States, masks: Masks | None

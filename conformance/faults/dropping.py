@@ -156,6 +156,8 @@ FAULTS = (
         "Rows that are added to an update begin at 0 again.",
         with_masks(first_row=lambda word: 0 * word), "https://github.com/huggingface/transformers/issues/31412",
     ),
+    *_faults("same masks in an encoder and its decoder", "The decoder's layers are counted from 0 again.",
+             with_masks(first_layer=lambda word: 0 * word)),
     *_faults("seed cut to 32 bits", "Seeds that differ in their upper half drop the same.",
              with_masks(seed=lambda word: word % 2**32)),
 )  # fmt: skip
