@@ -12,7 +12,7 @@ from ..spec.errors import InputError, SpecError
 from ..spec.inputs import Cotangents, Inputs, as_array, checked_context, checked_inputs, checked_states, state_gradients
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, initial_weights
-from . import recurrent
+from . import merging, recurrent
 
 Array = Any
 States = dict[str, Any]
@@ -23,8 +23,9 @@ class Tape:
     """What the backward pass reads again."""
 
     arguments: Inputs
-    layers: list[recurrent.LayerTape]
+    layers: Any  # of `recurrent`
     outputs: Array  # (B, T, F)
+    final: States  # (L*D, B, H) by name
     read: Array | None  # what the head read, (B, T, F) or (B, F)
 
 
@@ -90,7 +91,7 @@ class SequenceModel:
             initial[spec.cell_definition.states[0]] = self.initial_state(given.context)
         outputs, final, layers = recurrent.forward(spec, weights, x, given.mask, initial, masks)
         read, scores = self._scores(given, outputs, final)
-        return Result(outputs, final, scores), Tape(given, layers, outputs, read)
+        return Result(outputs, final, scores), Tape(given, layers, outputs, final, read)
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> dict[str, Array]:
         """Gradients of every weight, of the inputs unless they are tokens, of the context or the initial states."""
@@ -137,7 +138,7 @@ class SequenceModel:
         head = self.spec.head
         if head is None:
             return None, None
-        read = outputs if head.reads == "steps" else recurrent.merge(self.spec.merge, self._top_states(final))
+        read = outputs if head.reads == "steps" else merging.merge(self.spec.merge, self._top_states(final))
         scores = read @ self.weights["head.weight"].T
         if head.bias:
             scores += self.weights["head.bias"]
@@ -163,15 +164,12 @@ class SequenceModel:
         if head.reads == "steps":
             return d_outputs + d_read
         output = self.spec.cell_definition.output
-        top = self._top_states({output: self._final(tape, output)})
+        top = self._top_states(tape.final)
         for index, d in enumerate(
-            recurrent.merge_gradient(self.spec.merge, top, d_read), start=-self.spec.num_directions
+            merging.merge_gradient(self.spec.merge, top, d_read), start=-self.spec.num_directions
         ):
             d_final[output][index] += d
         return d_outputs
-
-    def _final(self, tape: Tape, name: str) -> Array:
-        return np.stack([direction.states[name][-1] for layer in tape.layers for direction in layer.directions])
 
     def _top_states(self, final: States) -> list[Array]:
         return list(final[self.spec.cell_definition.output][-self.spec.num_directions :])

@@ -25,3 +25,35 @@ NONLINEARITIES = {
     "sigmoid": Nonlinearity(sigmoid, lambda d_y, y: d_y * (y * (1 - y))),
     "identity": Nonlinearity(lambda a: a, lambda d_y, y: d_y),
 }
+
+
+class InPlace(NamedTuple):
+    """`value(a, a)` writes f(a) over a; `derivative(y, out)` writes f'(a) where y = f(a), and is None where it is 1."""
+
+    value: Callable[[Any, Any], Any]
+    derivative: Callable[[Any, Any], Any] | None
+
+
+def _relu(a: Any, out: Any) -> Any:
+    return np.maximum(a, 0, out=out)
+
+
+def _sigmoid(a: Any, out: Any) -> Any:
+    out[...] = sigmoid(a)
+    return out
+
+
+def _tanh_derivative(y: Any, out: Any) -> Any:
+    return np.subtract(1, np.multiply(y, y, out), out)
+
+
+def _sigmoid_derivative(y: Any, out: Any) -> Any:
+    return np.multiply(np.subtract(1, y, out), y, out)
+
+
+IN_PLACE = {
+    "tanh": InPlace(np.tanh, _tanh_derivative),
+    "relu": InPlace(_relu, lambda y, out: np.greater(y, 0, out)),
+    "sigmoid": InPlace(_sigmoid, _sigmoid_derivative),
+    "identity": InPlace(np.positive, None),
+}

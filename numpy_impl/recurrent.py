@@ -8,9 +8,11 @@ import numpy as np
 from ..spec.dropout import Masks
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights
-from . import dropout, recurrence
+from . import dropout, fast, recurrence
 from .cells import load_cell
+from .merging import merge, merge_gradient
 from .nonlinearities import NONLINEARITIES
+from .packing import valid_rows
 from .recurrence import Step
 
 Array = Any
@@ -45,11 +47,23 @@ class LayerTape:
 
 def forward(
     spec: ModelSpec, weights: Weights, inputs: Array, mask: Array | None, initial: States, masks: Masks | None = None
-) -> tuple[Array, States, list[LayerTape]]:
-    """Outputs (B, T, F), final states (L*D, B, H) by name, and the tapes of the layers.
+) -> tuple[Array, States, Any]:
+    """Outputs (B, T, F), final states (L*D, B, H) by name, and what `backward` reads again.
 
     inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name; masks of dropout, None to drop nothing.
     """
+    code, dropped = load_cell(spec.cell), spec.dropout
+    in_place = code.IN_PLACE and not (masks and dropped and (dropped.inputs or dropped.state))
+    if in_place and (rows := valid_rows(inputs.shape[:2], mask)):
+        ((name, states),) = initial.items()
+        outputs, final, tape = fast.forward(spec, weights, inputs, rows, states, masks)
+        return outputs, {name: final}, tape
+    return _plain_forward(spec, weights, inputs, mask, initial, masks)
+
+
+def _plain_forward(
+    spec: ModelSpec, weights: Weights, inputs: Array, mask: Array | None, initial: States, masks: Masks | None
+) -> tuple[Array, States, list[LayerTape]]:
     step = Step(spec.cell_definition, load_cell(spec.cell), NONLINEARITIES[spec.nonlinearity])
     x = np.ascontiguousarray(inputs.transpose(1, 0, 2))  # (T, B, I)
     valid = None if mask is None else mask.T[:, :, None]  # (T, B, 1)
@@ -118,9 +132,19 @@ def _project(spec: ModelSpec, weights: Weights, layer: int, reading: Reading) ->
 
 
 def backward(
-    spec: ModelSpec, weights: Weights, tapes: list[LayerTape], d_outputs: Array, d_final: States
+    spec: ModelSpec, weights: Weights, tape: Any, d_outputs: Array, d_final: States
 ) -> tuple[Weights, Array, States]:
     """Gradients of the weights by name, of the inputs (B, T, I), and of the initial states (L*D, B, H) by name."""
+    if isinstance(tape, fast.Tape):
+        ((name, d_states),) = d_final.items()
+        gradients, d_x, d_initial = fast.backward(spec, weights, tape, d_outputs, d_states)
+        return gradients, d_x, {name: d_initial}
+    return _plain_backward(spec, weights, tape, d_outputs, d_final)
+
+
+def _plain_backward(
+    spec: ModelSpec, weights: Weights, tapes: list[LayerTape], d_outputs: Array, d_final: States
+) -> tuple[Weights, Array, States]:
     gradients: Weights = {}
     d_initial: States = {name: np.empty_like(state) for name, state in d_final.items()}
     d_y = d_outputs.transpose(1, 0, 2)  # (T, B, F)
@@ -173,29 +197,6 @@ def _reading_backward(
 def in_time_order(series: Array, direction: str) -> Array:
     """A view with the first axis flipped for the backward direction; its own inverse."""
     return series[::-1] if direction == "backward" else series
-
-
-def merge(kind: str, outputs: list[Array]) -> Array:
-    """The outputs of the directions made one."""
-    if len(outputs) == 1:
-        return outputs[0]
-    forward, backward = outputs
-    if kind == "concat":
-        return np.concatenate(outputs, axis=-1)
-    if kind == "multiply":
-        return forward * backward
-    return forward + backward if kind == "sum" else (forward + backward) * forward.dtype.type(0.5)
-
-
-def merge_gradient(kind: str, outputs: list[Array], d_y: Array) -> list[Array]:
-    """The gradient of each direction's outputs."""
-    if len(outputs) == 1:
-        return [d_y]
-    if kind == "concat":
-        return np.split(d_y, 2, axis=-1)
-    if kind == "multiply":
-        return [d_y * outputs[1], d_y * outputs[0]]
-    return [d_y, d_y] if kind == "sum" else [d_y * d_y.dtype.type(0.5)] * 2
 
 
 def _flat(series: Array) -> Array:

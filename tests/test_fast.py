@@ -13,7 +13,7 @@ from rnnzoo.conformance.outcomes import run
 from rnnzoo.spec import Head, ModelSpec, load_backend
 
 B, T, I, H = 4, 13, 3, 5  # noqa: E741 (the spec's symbol)
-PACKAGES = {"torch": "torch_impl"}
+PACKAGES = {"numpy": "numpy_impl", "torch": "torch_impl"}
 CASES = [
     Case(ModelSpec(variant, I, H, 2 if "stacked" in variant else 1, nonlinearity, bias, merge), B, T, sequences, True)
     for variant, nonlinearity, bias, merge, sequences in (
@@ -41,7 +41,7 @@ def calls(package: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     fast, found = _module(package, "fast"), []
     layer = fast.layer
     monkeypatch.setattr(fast, "layer", lambda *arguments: found.append(arguments) or layer(*arguments))
-    monkeypatch.setattr(_module(package, "steps"), "PIECE", 3 * B * H)
+    monkeypatch.setattr(_module(package, "steps"), "PIECE", 3 * B)
     return found
 
 

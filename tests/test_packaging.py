@@ -32,9 +32,6 @@ EXPORTS = {
 OWN_FILES = {
     "torch_impl": {
         "arguments.py",  # a module is called with tensors, not through the seam
-        "fast.py",
-        "steps.py",
-        "packing.py",
         "optimizer_state.py",  # of the framework's own optimizers
         "transforms.py",  # derivatives that torch can ask for and an operator of our own cannot give
         "plain.py",  # the framework's own layers; NumPy has none

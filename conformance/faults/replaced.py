@@ -1,6 +1,6 @@
 """Faults inside a loop over time, which no wrapper reaches: one entry of a table of an implementation is replaced.
 
-Each is written with the operators that NumPy, torch and TensorFlow have in common.
+The plain loop is taken, which the table is for. Each is written with the operators that NumPy, torch and TensorFlow have in common.
 """
 
 import functools
@@ -48,7 +48,9 @@ def replacing(backend_name: str, entry: str, change: Callable[[Any, Any], Any]) 
         package = f"{__package__.rsplit('.', 2)[0]}.{PACKAGES[backend_name]}"
         table = importlib.import_module(f"{package}.nonlinearities").NONLINEARITIES
         changed = change(table[entry], importlib.import_module(FRAMEWORKS[backend_name]))
-        with mock.patch.dict(table, {entry: changed}), fresh_graphs(importlib.import_module(f"{package}.recurrence")):
+        plain = mock.patch.object(importlib.import_module(f"{package}.cells.rnn"), "IN_PLACE", False)
+        graphs = fresh_graphs(importlib.import_module(f"{package}.recurrence"))
+        with mock.patch.dict(table, {entry: changed}), plain, graphs:
             yield backend
 
     return apply
