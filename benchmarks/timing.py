@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from types import TracebackType
@@ -41,7 +41,7 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -84,8 +84,3 @@ def compare(workers: Mapping[str, Worker], problem: Problem, mode: str, rounds: 
 
 def _calls(trial: list[float] | None) -> int:
     return max(3, min(200, int(ROUND / min(trial or [1.0]))))
-
-
-def engines_of(names: Iterable[str], threads: int, clock: str = "wall") -> dict[str, Worker]:
-    """A worker for each engine, started."""
-    return {name: Worker(name, threads, clock) for name in names}

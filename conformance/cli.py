@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_diff(commands)
     _add_check(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -287,3 +288,21 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command = commands.add_parser("check", help="check backends against the spec")
     add_arguments(command)
     command.set_defaults(command=check)
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("bench", help="measure the backends against frameworks, other engines and the floor")
+    command.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each engine (default: all cores)")
+    command.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall",
+        help="cpu: the process's time, for one thread on a machine that others use (default: wall)",
+    )  # fmt: skip
+    command.add_argument("--rounds", type=int, default=7, help="in which the engines take turns (default: 7)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="write bench.json and bench.png there")
+    command.set_defaults(command=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from ..benchmarks.command import bench
+
+    return bench(options)

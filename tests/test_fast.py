@@ -1,5 +1,6 @@
 """The fast loops: taken where they can be, and as near to the truth as the plain ones."""
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -100,3 +101,64 @@ def test_rows_without_a_step_among_rows_of_one_length(package: str, calls: list[
     assert_run(_backend(package).run(model, case.inputs, **given).arrays(), model, case.inputs, **given)
     gradients = _backend(package).gradients(model, case.inputs, np.ones((B, T, 2 * H)), **given)
     assert calls and np.isfinite(gradients["inputs"]).all() and not gradients["inputs"][1].any()
+
+
+# TensorFlow: the plain loop itself, compiled
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The loops of TensorFlow, made anew and compiled however short they are: `compiled.loops` are those that ran."""
+    recurrence, fast = _module("tf_impl", "recurrence"), _module("tf_impl", "fast")
+    monkeypatch.setattr(fast, "WORTH", 0)
+    monkeypatch.setattr(recurrence, "_loop", functools.cache(recurrence._loop.__wrapped__))
+    loops, forward = [], fast.Loop._fast_forward
+    monkeypatch.setattr(fast.Loop, "_fast_forward", lambda loop, given: loops.append(loop) or forward(loop, given))
+    return loops
+
+
+@pytest.mark.parametrize("case", [*CASES, HOLES], ids=lambda case: case.name)
+def test_the_compiled_loop_is_right(case: Case, compiled: list[Any]) -> None:
+    for check in ("results", "gradients"):
+        outcome = run(load_backend("tf"), item(check, case, "float32" if case.spec.num_layers == 1 else "float64"))
+        assert outcome.verdict == "passed", outcome.message
+    assert compiled
+
+
+def test_a_cell_of_two_states_is_compiled_too(compiled: list[Any], toy_cell: Callable[[str], None]) -> None:
+    toy_cell("tf_impl")
+    case = Case(ModelSpec("bi_rnn", I, H, cell="toy"), B, T, "holes")
+    outcome = run(load_backend("tf"), item("gradients", case, "float64"))
+    assert compiled and outcome.verdict == "passed", outcome.message
+
+
+def test_a_new_length_in_a_bucket_compiles_nothing(compiled: list[Any], assert_run: Callable[..., None]) -> None:
+    backend = load_backend("tf")
+    model, fast = backend.build(ModelSpec("simple_rnn", I, H), dtype="float64"), _module("tf_impl", "fast")
+    counts = set()
+    for steps in (33, 34, 36):
+        assert fast.bucket(steps) == int(fast.bucket(load_steps(steps))) == 36
+        inputs = np.random.default_rng(steps).standard_normal((2, steps, I))
+        assert_run(backend.run(model, inputs).arrays(), model, inputs)
+        backend.gradients(model, inputs, np.ones((2, steps, H)))
+        (loop,) = set(compiled)
+        counts.add((loop._states.experimental_get_tracing_count(), loop._gradients.experimental_get_tracing_count()))
+    assert counts == {(1, 1)}
+
+
+def load_steps(steps: int) -> Any:
+    """The number as a graph knows it."""
+    import tensorflow
+
+    return tensorflow.constant(steps)
+
+
+def test_a_graph_of_any_length_runs_the_compiled_loop(compiled: list[Any], assert_run: Callable[..., None]) -> None:
+    import tensorflow as tf
+
+    model = load_backend("tf").build(ModelSpec("bi_rnn", I, H), dtype="float64")
+    graph = tf.function(model, input_signature=[tf.TensorSpec([None, None, I], tf.float64)])
+    for steps in (5, 19):
+        inputs = np.random.default_rng(steps).standard_normal((B, steps, I))
+        assert_run({"outputs": graph(inputs).numpy()}, model, inputs)
+    assert compiled

@@ -13,7 +13,8 @@ from ..spec.parameters import initial_weights
 from . import streaming
 from .arguments import check_inputs, checked_dtype, named_states, real, states_by_name, valid_steps
 from .graphs import Graph
-from .recurrent import Recurrent, config_of, from_data, merge
+from .merging import merge
+from .recurrent import Recurrent, config_of, from_data
 from .weights import from_spec
 
 Tensor = Any

@@ -2,7 +2,7 @@
 
 It owns the product with the recurrent kernel, the mask and the order of the steps; the cell is elementwise.
 A backward direction is the same loop over flipped series. Each loop is one graph for every B, T and H, traced
-once in a process, so that eager calls run a graph too.
+once in a process, so that eager calls run a graph too; long ones are compiled by XLA (`fast`).
 
 Arguments stand in a dict: `p` (T, B, G*H), `recurrent_kernel` (H, G*H), `initial.{state}` (B, H) each, and where
 there are any, `recurrent_bias` (G*H,), `mask` (T, B, 1) and `factors` (B, H), of dropout: the recurrent kernel reads
@@ -10,13 +10,14 @@ the state times these.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from ..spec.model import ModelSpec
+from . import fast
 from .cells import load_cell
 from .nonlinearities import NONLINEARITIES, Nonlinearity
 
@@ -72,8 +73,8 @@ def run(step: Step, arguments: Tensors) -> tuple[Tensor, Tensors]:
 
         return results, lambda *d_results: gradient(*values, *d_results)
 
-    outputs, *final = outputs_and_final(*(arguments[name] for name in names))
-    return outputs, dict(zip(step.states, final, strict=True))
+    y, *final = outputs_and_final(*(arguments[name] for name in names))
+    return y, dict(zip(step.states, final, strict=True))
 
 
 def forward(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
@@ -82,10 +83,17 @@ def forward(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
     The tape has the states by name, (T+1, B, H), before the first step and after each; and `q` (T, B, G*H) where the
     cell reads it again.
     """
-    steps, keep = tf.shape(given["p"])[0], step.code.KEEPS_PROJECTIONS
+    final, tape = states(step, given)
+    return (outputs(step, given, tape), *final), tape
+
+
+def states(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
+    """The final states, and the tape."""
+    steps, keep = _steps(given), step.code.KEEPS_PROJECTIONS
     p, mask = _series(given["p"]), _series(given.get("mask"))
     initial = {name: given[f"initial.{name}"] for name in step.states}
-    kept = {name: _empty(given["p"].dtype, steps) for name in (*step.states, *(("q",) if keep else ()))}
+    kept = {name: _empty(given["p"], 1).write(0, start) for name, start in initial.items()}
+    kept |= {"q": _empty(given["p"])} if keep else {}
 
     def body(t: Tensor, states: Tensors, kept: Tensors) -> Any:
         q = _times(states[step.output], given) @ given["recurrent_kernel"]  # (B, G*H)
@@ -95,25 +103,27 @@ def forward(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
         if mask is not None:
             new = {name: tf.where(mask.read(t), value, states[name]) for name, value in new.items()}
         new = {name: new[name] for name in states}
-        written = new | ({"q": q} if keep else {})
-        return t + 1, new, {name: array.write(t, written[name]) for name, array in kept.items()}
+        written = {name: kept[name].write(t + 1, value) for name, value in new.items()}
+        return t + 1, new, written | ({"q": kept["q"].write(t, q)} if keep else {})
 
     _, final, kept = tf.while_loop(lambda t, *_: t < steps, body, (0, initial, kept))
-    after = {name: array.stack() for name, array in kept.items()}
-    outputs = after[step.output]
-    if mask is not None:
-        outputs = tf.where(given["mask"], outputs, tf.zeros([], outputs.dtype))
-    tape = {name: tf.concat([start[None], after[name]], 0) for name, start in initial.items()}
-    return (outputs, *(final[name] for name in step.states)), tape | ({"q": after["q"]} if keep else {})
+    return tuple(final[name] for name in step.states), {name: array.stack() for name, array in kept.items()}
+
+
+def outputs(step: Step, given: Tensors, tape: Tensors) -> Tensor:
+    """The outputs (T, B, H), of a tape that may be longer."""
+    y = tape[step.output][1 : tf.shape(given["p"])[0] + 1]
+    return tf.where(given["mask"], y, tf.zeros([], y.dtype)) if "mask" in given else y
 
 
 def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor, ...]) -> Tensors:
     """Gradients of all arguments but mask and factors, by name, for cotangents of outputs and final states."""
-    steps, keep, additive = tf.shape(given["p"])[0], step.code.KEEPS_PROJECTIONS, step.code.ADDITIVE
+    steps, keep, additive = _steps(given), step.code.KEEPS_PROJECTIONS, step.code.ADDITIVE
     zero = tf.zeros([], given["p"].dtype)
     d_outputs, mask = _series(d_results[0]), _series(given.get("mask"))
     p, q = (_series(given["p"]), _series(tape["q"])) if keep else (None, None)
     series = {name: _series(tape[name]) for name in step.states}
+    transposed = tf.transpose(given["recurrent_kernel"])
 
     def body(t: Tensor, d_states: Tensors, written: Tensors) -> Any:
         old, new = ({name: array.read(s) for name, array in series.items()} for s in (t, t + 1))
@@ -124,7 +134,7 @@ def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor,
         )
         if mask is not None:
             d_p, d_q = (tf.where(mask.read(t), d, zero) for d in (d_p, d_q))
-        d_h = _times(tf.matmul(d_q, given["recurrent_kernel"], transpose_b=True), given)  # (B, H)
+        d_h = _times(d_q @ transposed, given)  # (B, H)
         d_old = d_old | {step.output: d_old[step.output] + d_h if tf.is_tensor(d_old[step.output]) else d_h}
         if mask is not None:
             d_old = {name: tf.where(mask.read(t), d, d_states[name]) for name, d in d_old.items()}
@@ -135,7 +145,7 @@ def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor,
             {name: array.write(t, projections[name]) for name, array in written.items()},
         )
 
-    empty = {name: _empty(zero.dtype, steps) for name in (("p",) if additive else ("p", "q"))}
+    empty = {name: _empty(given["p"]) for name in (("p",) if additive else ("p", "q"))}
     d_final = dict(zip(step.states, d_results[1:], strict=True))
     _, d_initial, written = tf.while_loop(lambda t, *_: t >= 0, body, (steps - 1, d_final, empty))
     d_p = written["p"].stack()  # (T, B, G*H)
@@ -175,9 +185,16 @@ def _loop(step: Step, dtype: str, optional: tuple[str, ...]) -> _Loop:
     given |= {name: shapes[name] for name in optional}
     tape = dict.fromkeys((*step.states, *(("q",) if step.code.KEEPS_PROJECTIONS else ())), numbers[3])
     d_results = (numbers[3], *(numbers[2] for _ in step.states))
+    fastest = fast.Loop(
+        partial(states, step),
+        partial(outputs, step),
+        partial(backward, step),
+        lambda: _graph(partial(forward, step), given),
+        lambda: _graph(partial(backward, step), given, tape, d_results),
+    )
     return _Loop(
-        _graph(lambda given: forward(step, given), given),
-        _graph(lambda *arguments: backward(step, *arguments), given, tape, d_results),
+        fastest.forward,
+        fastest.backward,
         tf.function(lambda *arguments: second(step, *arguments), reduce_retracing=True, autograph=False),
     )
 
@@ -196,8 +213,13 @@ def _series(values: Tensor | None) -> Any:
     return tf.TensorArray(values.dtype, tf.shape(values)[0], clear_after_read=False).unstack(values)
 
 
-def _empty(dtype: Any, steps: Tensor) -> Any:
-    return tf.TensorArray(dtype, steps)
+def _empty(like: Tensor, more: int = 0) -> Any:
+    return tf.TensorArray(like.dtype, tf.shape(like)[0] + more)
+
+
+def _steps(given: Tensors) -> Tensor:
+    """T, or how many of the series' steps there are; the others are 0 in the results."""
+    return given["steps"] if "steps" in given else tf.shape(given["p"])[0]
 
 
 def _flat(series: Tensor) -> Tensor:

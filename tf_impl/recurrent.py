@@ -16,6 +16,7 @@ from . import dropout, recurrence, streaming
 from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, states_by_name, valid_steps
 from .dropout import counter, masks_of_call
 from .graphs import Graph
+from .merging import merge
 from .weights import place, turned
 
 Array = Any
@@ -126,18 +127,6 @@ def _shape(x: Tensor) -> tuple[Any, Any, Any]:
 def in_time_order(series: Tensor, direction: str) -> Tensor:
     """The series with its first axis flipped for the backward direction; its own inverse."""
     return tf.reverse(series, [0]) if direction == "backward" else series
-
-
-def merge(kind: str, outputs: list[Tensor]) -> Tensor:
-    """The outputs of the directions made one."""
-    if len(outputs) == 1:
-        return outputs[0]
-    forward, backward = outputs
-    if kind == "concat":
-        return tf.concat(outputs, axis=-1)
-    if kind == "multiply":
-        return forward * backward
-    return forward + backward if kind == "sum" else (forward + backward) * tf.constant(0.5, forward.dtype)
 
 
 @keras.saving.register_keras_serializable(package="rnnzoo")

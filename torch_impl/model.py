@@ -13,8 +13,9 @@ from ..spec.errors import InputError
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights
 from .arguments import check_tensor, one_step, valid_steps
+from .merging import merge
 from .recurrence import without_autocast
-from .recurrent import Recurrent, States, merge
+from .recurrent import Recurrent, States
 from .weights import dtype_name, from_spec
 
 

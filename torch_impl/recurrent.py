@@ -13,6 +13,7 @@ from . import dropout, fast
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .cells import load_cell
 from .dropout import count_calls, masks_of_call
+from .merging import merge
 from .packing import Rows, reads_values, valid_rows
 from .recurrence import recurrence, times, without_autocast
 from .weights import dtype_name, from_spec, names_of
@@ -265,15 +266,3 @@ class Recurrent(nn.Module):
             if tuple(states[name].shape) != shape:
                 raise InputError(f"initial_state {name}: expected shape {shape}, got {tuple(states[name].shape)}")
         return {name: states[name].to(weight.dtype) for name in self._state_names}
-
-
-def merge(kind: str, outputs: list[Tensor]) -> Tensor:
-    """The outputs of the directions made one."""
-    if len(outputs) == 1:
-        return outputs[0]
-    forward, backward = outputs
-    if kind == "concat":
-        return torch.cat(outputs, dim=-1)
-    if kind == "multiply":
-        return forward * backward
-    return forward + backward if kind == "sum" else (forward + backward) * 0.5

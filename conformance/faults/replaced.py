@@ -1,6 +1,7 @@
 """Faults inside a loop over time, which no wrapper reaches: one entry of a table of an implementation is replaced.
 
-The plain loop is taken, which the table is for. Each is written with the operators that NumPy, torch and TensorFlow have in common.
+The plain loop is taken, which the table is for. Each is written with the operators that NumPy, torch and TensorFlow
+have in common.
 """
 
 import functools

@@ -1,0 +1,76 @@
+"""The benchmark: each engine runs, times are of what was asked for, and a figure says whether it is met."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rnnzoo.benchmarks import figures, measuring
+from rnnzoo.benchmarks.command import table
+from rnnzoo.benchmarks.engines import ENGINES, load_engine
+from rnnzoo.benchmarks.figures import Figure
+from rnnzoo.benchmarks.measuring import Measured, Settings
+from rnnzoo.benchmarks.problem import SHAPES, Problem
+from rnnzoo.benchmarks.timing import Times, Worker, compare, environment, ratio
+from rnnzoo.conformance.cli import main
+
+SMALL = Problem(2, 5, 3, 4)
+FORWARD_ALONE = {"onnxruntime", "keras eager", "rnnzoo tf eager"}
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if not name.startswith(("keras", "floor, Tensor"))])
+def test_an_engine_runs(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    timed = load_engine(engine)(SMALL)
+    assert set(timed) == ({"f"} if engine in FORWARD_ALONE else {"f", "fb"})
+    for call in timed.values():
+        call()
+
+
+def test_engines_in_processes_of_their_own_take_turns() -> None:
+    with Worker("rnnzoo numpy", 1) as ours, Worker("NumPy loop", 1) as loop:
+        found = compare({"ours": ours, "loop": loop}, SMALL, "fb", rounds=2)
+        assert ours.process.pid != loop.process.pid
+    assert all(len(times.rounds) == 2 and times.seconds > 0 for times in found.values())
+
+
+def test_a_thread_count_reaches_every_library() -> None:
+    found = environment(3)
+    assert {found[f"{name}_NUM_THREADS"] for name in ("OMP", "OPENBLAS", "MKL")} == {"3"}
+    assert found["TF_NUM_INTRAOP_THREADS"] == found["NPROC"] == "3"
+
+
+def test_a_ratio_is_that_of_the_rounds() -> None:
+    assert ratio(Times(9.0, [2.0, 40.0, 6.0]), Times(9.0, [1.0, 10.0, 3.0])) == 2.0
+
+
+def test_a_figure_knows_whether_it_is_met() -> None:
+    assert Figure("faster", 2.0, 2.1, True).met and not Figure("faster", 2.0, 1.9, True).met
+    assert Figure("slower", 2.0, 1.9, False).met and not Figure("slower", 2.0, 2.1, False).met
+    assert "MISSED" in Figure("slower", 2.0, 2.1, False).row()
+
+
+def test_figures_are_told_from_the_best_mode_of_a_rival() -> None:
+    times = {"rnnzoo tf": 1.0, "rnnzoo torch": 2.0, "keras graph": 3.0, "keras XLA": 5.0, "torch.nn.RNN": 4.0}
+    measured = Measured(SHAPES[1], "fb", {name: Times(0.0, [seconds]) for name, seconds in times.items()})
+    assert [(f.measured, f.asked) for f in figures.gains([measured])] == [(2.0, 1.5), (3.0, 1.8)]
+    assert "rnnzoo torch" in table([measured, measured], Settings(1, "cpu", 1, print))
+
+
+def test_memory_of_gradients_is_within_what_was_asked_for() -> None:
+    for figure in figures.memory():
+        assert figure.met, figure.row()
+
+
+def test_bad_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--threads", "0"]) == 2
+    assert "--threads: expected at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_command_writes_data_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "SWEEPS", {size: (SMALL, SMALL.changed(**{size: 8})) for size in "THBL"})
+    main(["bench", "--rounds", "1", "--threads", "1", "--out", str(tmp_path)])
+    data = json.loads((tmp_path / "bench.json").read_text("utf-8"))
+    assert {time["engine"] for time in data["times"]} == set(ENGINES)
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
