@@ -30,8 +30,8 @@ from .backend import full_precision
 from .configuration import PASSING, Record, chain, layers
 from .files import FILES
 from .finding import found_layers
+from .merging import merge
 from .rebuilding import cells, rebuilt
-from .recurrent import merge
 
 Tensor = Any
 
