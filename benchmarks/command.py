@@ -60,5 +60,9 @@ def _write(out: Path, settings: Settings, shapes: Any, variants: Any, lengths: A
         ],
         "figures": [figure._asdict() | {"met": figure.met} for figure in found],
     }
-    write_atomically(out / "bench.json", lambda path: path.write_text(json.dumps(data, indent=1), "utf-8"))
+    write_atomically(out / "bench.json", lambda path: _write_text(path, json.dumps(data, indent=1)))
     plot(out / "bench.png", shapes, sweeps)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")

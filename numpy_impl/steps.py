@@ -20,7 +20,7 @@ class Steps:
 
     def __init__(self, series: Array, sizes: Sequence[int], *, reverse: bool) -> None:
         self.series, self.reverse = series, reverse
-        self.ends = [0, *accumulate(sizes)]  # in order of time
+        self.ends: list[int] = [0, *accumulate(sizes)]  # in order of time
         self.even = sizes[0] == sizes[-1]  # sizes only grow, or only shrink
         if self.even:
             rows = list(series.reshape(len(sizes), -1, series.shape[1]))
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
     @property
     def number(self) -> int:
         """How many rows there are."""
-        return self.places.stop - self.places.start
+        return sum(self.steps.sizes[self.begin : self.stop])
 
     @property
     def rows(self) -> Array:
