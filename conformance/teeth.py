@@ -19,10 +19,12 @@ from .checks import CHECKS
 from .faults import converting
 from .faults.catalogue import CATALOGUE
 from .faults.fault import CONVERT, Fault
+from .faults.wrapped import Wrapped
 from .items import Item, items
 from .outcomes import run
 from .trajectories import Trajectory
 
+RUNS = {"run", "results", "gradients", "derivatives"}
 RAISED = re.compile(r"\w*(Error|Exception|Warning): ")  # an error is no finding about what was computed
 
 
@@ -58,16 +60,34 @@ def run_teeth(
 
     Args:
         backends: names, as `load_backend` takes them.
-        whole: try all other checks of the suite too, and also yield those that see the fault.
+        whole: try all other checks of the suite too that can see a fault, and also yield those that do.
         faults: by name.
     """
     loaded = [load_backend(name) for name in backends]
     for check in (*CHECKS, CONVERT):
-        tried = [f for f in faults.values() if f.check == check or (whole and CONVERT not in (f.check, check))]
-        hunts = [Hunt(backend, fault, check) for backend in loaded for fault in tried]
+        hunts = [
+            Hunt(backend, fault, check) for backend in loaded for fault in faults.values()
+            if fault.check == check or (whole and _may_see(check, fault, backend))
+        ]  # fmt: skip
         for bite in _bites(loaded, hunts, smallest_first(check)):
             if bite.verdict == "caught" or faults[bite.fault].check == check:
                 yield bite
+
+
+def _may_see(check: str, fault: Fault, backend: Any) -> bool:
+    """Whether a check that a fault is not meant for calls anything of it.
+
+    The trainer is the one of the backend inside, which calls no run of the fault's, or the fault's own, which no other
+    check calls.
+    """
+    if CONVERT in (fault.check, check) or fault.reason_against(backend):
+        return False
+    made = fault.apply(backend)
+    if not isinstance(made, Wrapped):
+        return True  # a part of the implementation is another
+    if CHECKS[check].needs == "trainer":
+        return not made.own <= RUNS
+    return not {"trainer"} <= made.own <= {"trainer", "supports"}
 
 
 def _bites(backends: Sequence[Any], hunts: Sequence["Hunt"], items: Sequence[Any]) -> Iterator[Bite]:

@@ -16,7 +16,7 @@ from rnnzoo.conformance.faults.trainer import Trained
 from rnnzoo.conformance.faults.wrapped import Wrapped
 from rnnzoo.conformance.items import items
 from rnnzoo.conformance.outcomes import run
-from rnnzoo.conformance.teeth import Bite, Hunt, Tried, attempt, missed, report, run_teeth, smallest_first
+from rnnzoo.conformance.teeth import Bite, Hunt, Tried, _may_see, attempt, missed, report, run_teeth, smallest_first
 from rnnzoo.spec import load_backend
 from rnnzoo.spec.backend import BUILT_IN
 
@@ -155,6 +155,34 @@ def test_other_checks_that_see_a_fault_are_named_where_all_are_tried():
     found = list(run_teeth(["numpy"], whole=True, faults=faults))
     assert {"results", "gradients"} <= {bite.check for bite in found if bite.verdict == "caught"}
     assert re.search(r"recurrent weight transposed +results +caught +cotangents, gradients", report(found, faults))
+
+
+class RunsCrash(Crashes):
+    def derivatives(self, *arguments: Any) -> Any:
+        raise TypeError("a run where none belongs")
+
+
+class TrainerCrashes(Wrapped):
+    def trainer(self, *arguments: Any) -> Any:
+        raise TypeError("a trainer where none belongs")
+
+
+@pytest.mark.parametrize(("wrap", "trains"), [(RunsCrash, False), (TrainerCrashes, True)])
+def test_a_check_that_calls_nothing_of_a_fault_is_not_tried(wrap: type[Wrapped], trains: bool):
+    """Nor could it tell: the fault raises errors, and the check passes."""
+    own, backend = fault(wrap, check="none")["tried"], load_backend("numpy")
+    trainers = {"training", "trajectory"}
+    assert {check for check in CHECKS if _may_see(check, own, backend)} == (
+        trainers if trains else {*CHECKS} - trainers
+    )
+    for item in items(quick=True):
+        seen = run(wrap(backend), item).verdict == "failed"
+        assert not seen or _may_see(item.check, own, backend), item.name
+
+
+@pytest.mark.parametrize("name", ["bias dropped", "own arrays given", "relu'(0) = 1 (numpy)", "global seed set"])
+def test_every_other_fault_is_tried_by_all_checks(name: str):
+    assert all(_may_see(check, CATALOGUE[name], load_backend("numpy")) for check in CHECKS)
 
 
 def test_a_check_that_compares_nothing_fails(monkeypatch: pytest.MonkeyPatch):

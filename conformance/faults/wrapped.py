@@ -44,6 +44,12 @@ class Wrapped:
     def __exit__(self, *raised: object) -> None:
         pass
 
+    @property
+    def own(self) -> set[str]:
+        """The names of the methods here that a fault has others for, `__init__` apart."""
+        methods = {name: one for name, one in vars(Wrapped).items() if callable(one) and name != "__init__"}
+        return {name for name, one in methods.items() if getattr(type(self), name) is not one}
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)  # `masks`, `files`, and whatever else it shows
 
