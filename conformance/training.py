@@ -57,6 +57,8 @@ class TrainingCase(Described):
             raise SpecError("training case: expected a model with a head, of at least 2 classes for cross_entropy")
         check_flag("training case carries", self.carries)
         check_flag("training case accumulates", self.accumulates)
+        if self.accumulates and self.case.kinds_of_sequences[-1] == "nan_padding":
+            raise SpecError("training case: expected no NaN with accumulates, as all steps of its last batch are valid")
 
     @property
     def spec(self) -> AnySpec:

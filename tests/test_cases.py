@@ -2,6 +2,7 @@
 
 import itertools
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from rnnzoo.conformance.checks import CHECKS
 from rnnzoo.conformance.items import items
 from rnnzoo.conformance.numbers import float64
 from rnnzoo.conformance.oracle import Oracle
-from rnnzoo.conformance.training import quick_training_cases, training_cases
+from rnnzoo.conformance.pair_cases import PairCase
+from rnnzoo.conformance.random_cases import random_items
+from rnnzoo.conformance.training import TrainingCase, quick_training_cases, training_cases
 from rnnzoo.spec.definitions import load_variant
+from rnnzoo.spec.errors import SpecError
 
 
 def _factors(case: Case) -> dict[str, str]:
@@ -101,3 +105,15 @@ def test_lengths_are_uneven_and_a_row_is_empty_only_where_that_is_the_point(sequ
     some = [case for case in cases() if case.sequences == sequences and case.steps > 1 and case.rows > 1]
     rows = [case.understood.mask.sum(axis=1) for case in some]
     assert rows and all(min(lengths) == least and len(set(lengths)) > 1 for lengths in rows)
+
+
+def test_random_numbers_are_dealt_to_models_pairs_and_runs_that_drop():
+    found = [one.case for one in random_items(10)]
+    assert {type(case) for case in found} == {Case, PairCase, TrainingCase}
+    assert all(case.spec.dropout for case in found if isinstance(case, TrainingCase))
+
+
+def test_no_batch_whose_steps_are_all_valid_has_nan_in_it():
+    case = next(case for case in training_cases() if case.case.sequences == "nan_padding")
+    with pytest.raises(SpecError, match="expected no NaN with accumulates"):
+        replace(case, accumulates=True)

@@ -299,7 +299,7 @@ def test_a_report_has_every_outcome(broken: Path):
 
 def test_random_cases_are_the_same_each_time_and_pass(broken: Path):
     done = _check("--backend", "numpy", "--random", "5")
-    assert done.returncode == 0 and "20 passed" in done.stdout
+    assert done.returncode == 0 and "26 passed" in done.stdout
     ratio = done.stdout.split("error/bound: ")[1]
     assert _check("--backend", "numpy", "--random", "5").stdout.split("error/bound: ")[1].split(", in ")[0] in ratio
 
