@@ -105,7 +105,7 @@ def check_longer(path: str, done: int, steps: int) -> None:
     if steps < done or (steps == done and (Path(path) / MODEL).exists()):
         raise SpecError(
             f"{KEY}: {path} has {done} updates, and the run is to have {steps}; "
-            "give more with trainer.steps or trainer.epochs"
+            "give more with trainer.steps, or with trainer.epochs and trainer.steps=null"
         )
 
 

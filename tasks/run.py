@@ -14,7 +14,7 @@ from ..spec.backend import Contents, load_backend, unsupported
 from ..spec.checkpoint import provenance
 from ..spec.data import check_choice, check_size
 from ..spec.encoder_decoder import AnySpec
-from ..spec.errors import BackendError, RnnZooError
+from ..spec.errors import BackendError, RnnZooError, SpecError
 from ..spec.parameters import check_dtype
 from ..spec.run_state import RunState
 from ..spec.training import Batch, ClipByGlobalNorm, ClipByValue, TrainingSpec
@@ -44,6 +44,8 @@ def training_spec(
     """The task's loss, and optimizer, schedule, clipping and seed of the config. Raises SpecError."""
     check_choice("trainer.clip_kind", trainer["clip_kind"], (ClipByGlobalNorm.KIND, ClipByValue.KIND))
     clip = None if trainer["clip"] is None else {"kind": trainer["clip_kind"], "maximum": trainer["clip"]}
+    if schedule and schedule.get("steps", 0) is None:  # what cosine has where trainer.steps is null
+        raise SpecError("schedule.steps: expected a number of updates, got none; give schedule.steps or trainer.steps")
     parts = {"loss": task.loss.to_data(), "optimizer": dict(optimizer), "clip": clip, "schedule": schedule}
     parts["seed"] = trainer["seed"]
     return TrainingSpec.from_data(parts, "config")

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ..spec.errors import RnnZooError
 from .completion import complete
@@ -159,6 +159,8 @@ def _text(error: BaseException) -> str:
     for extra, options in EXTRAS.items():
         if any(f"'{option}" in str(error) for option in options):
             return f"{error}\nit comes with an extra: pip install 'rnnzoo[{extra}]'"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: expected a value, got none; give {error.full_key}=VALUE"
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}; lower model.hidden_size, task.window or trainer.batch_size"
     if isinstance(error, OSError) and error.filename:

@@ -299,7 +299,7 @@ def test_the_recipe_of_min_char_rnn_is_the_one_written_out_here(
     """Of its experiment at a small size: the losses of a few updates, within what rounding can do to them."""
     text = written(tmp_path, brackets(12))
     options = ["experiment=min_char_rnn", f"task.text={text}", "model.hidden_size=4", "task.window=5"]
-    options += ["trainer.steps=4", "trainer.dtype=float64", "backend=numpy", f"hydra.run.dir={tmp_path / 'run'}"]
+    options += ["trainer.steps=4", "backend=numpy", f"hydra.run.dir={tmp_path / 'run'}"]
     assert main(options) == 0
     contents = load(tmp_path / "run" / "model.safetensors")
     training = TrainingSpec.from_data(contents.provenance["training"])

@@ -159,6 +159,11 @@ REFUSALS = [
     (["model.dropout.state=1"], "dropout state: expected a number in [0, 1), got 1.0"),
     (["model=simple_rnn", "model.dropout.between_layers=0.2"], "simple_rnn has one layer, nothing between; leave it 0"),
     (["model.dropout.outputs=0.1"], "Key 'outputs' not in 'DropoutConfig'"),
+    (["schedule=step"], "schedule.every: expected a value, got none; give schedule.every=VALUE"),
+    (
+        ["schedule=cosine"],
+        "schedule.steps: expected a number of updates, got none; give schedule.steps or trainer.steps",
+    ),
     (["optimizer.learning_rate=-1"], "learning_rate: expected a number"),
     (["optimizer.kind=lion"], "unknown kind 'lion'"),
     (["trainer.batch_size=0"], "trainer.batch_size: expected an integer of at least 1, got 0"),
