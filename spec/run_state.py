@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import check_size
+from .data import check_number, check_size
 from .errors import SpecError, listed
 
 Array = NDArray[Any]
@@ -60,19 +60,26 @@ class RunState:
 
     @classmethod
     def from_parts(cls, data: Mapping[str, Any], tensors: Mapping[str, Array]) -> "RunState":
-        """What `to_data` and `tensors` gave. Raises SpecError."""
+        """What `to_data` and `tensors` gave. Raises SpecError, or another ValueError where the metrics are no JSON."""
         check_keys(data)
         check_size("training step", data["step"], 0)
         check_size("training epoch", data["epoch"])
         check_size("training batch", data["batch"], 0)
-        if METRICS not in tensors or not isinstance(data["config"], dict) or not isinstance(data["before"], list):
+        check_number("training seconds", data["seconds"], 0.0, np.inf)
+        if METRICS not in tensors or not isinstance(data["config"], dict) or not _is_list_of_objects(data["before"]):
             raise SpecError("training: expected a config, a list of what was before, and the metrics")
         trainer = {name.removeprefix(PREFIX): array for name, array in tensors.items() if name != METRICS}
         trainer["step"] = np.asarray(data["step"], np.int64)
         metrics = tensors[METRICS].tobytes().decode()
+        if not _is_list_of_objects([json.loads(line) for line in metrics.splitlines()]):
+            raise SpecError("training metrics: expected a JSON object on each line")
         return cls(
             trainer, data["epoch"], data["batch"], data["config"], metrics, tuple(data["before"]), data["seconds"]
         )
+
+
+def _is_list_of_objects(data: object) -> bool:
+    return isinstance(data, list) and all(isinstance(one, dict) for one in data)
 
 
 def check_keys(data: object) -> None:

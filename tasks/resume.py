@@ -8,11 +8,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ..spec.errors import SpecError
-from .run_folder import MODEL, Start, start_of
+from .run_folder import GROUPS, MODEL, Start, start_of
 from .task import Task, source_of, task_of
 
 KEY = "resume"
-GROUPS = {"task": "name", "optimizer": "kind", "schedule": "kind", "backend": "name"}  # what names their option
 MAY_CHANGE = {  # neither the data nor what the trainer keeps depends on them
     "resume", "reaches", "misses", "backend.name", "trainer.steps", "trainer.epochs", "trainer.evaluate_every",
     "trainer.checkpoint_every", "trainer.progress", "trainer.tensorboard", "trainer.clip", "trainer.clip_kind",

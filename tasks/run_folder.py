@@ -16,11 +16,12 @@ import yaml
 
 from ..spec.backend import Contents
 from ..spec.checkpoint import load_run, save
-from ..spec.errors import FileError, RnnZooError
+from ..spec.errors import FileError, RnnZooError, listed
 from ..spec.run_state import RunState
 
 CONFIG, MODEL, CHECKPOINTS = "config.yaml", "model.safetensors", "checkpoints"
 KEPT = 2  # checkpoints: one may be damaged
+GROUPS = {"task": "name", "optimizer": "kind", "schedule": "kind", "backend": "name"}  # what names their option
 
 
 class Start(NamedTuple):
@@ -87,15 +88,31 @@ def start_of(path: Path) -> Start:
         FileError: there is none.
     """
     if not path.is_dir():
-        return Start(path, *load_run(path))
+        return _start(path)
     found = RunFolder(path).checkpoints()
     for checkpoint in found:
         try:
-            return Start(checkpoint, *load_run(checkpoint))
+            return _start(checkpoint)
         except RnnZooError as error:
             print(f"rnnzoo: {error}; looking for an older one", file=sys.stderr)
     words = "none of its checkpoints is whole" if found else "expected the folder of a run, got one without checkpoints"
     raise FileError(f"{path}: {words}")
+
+
+def _start(path: Path) -> Start:
+    """The checkpoint of that name. Raises FileError where it is none that `rnnzoo train` wrote."""
+    contents, state = load_run(path)
+    wanted = {group: key for group, key in GROUPS.items() if group != "schedule" or state.config.get(group) is not None}
+    nameless = [group for group, key in wanted.items() if not _names(state.config.get(group), key)]
+    if missing := nameless or [key for key in ("task", "backend", "training") if key not in contents.provenance]:
+        raise FileError(
+            f"{path}: expected a checkpoint of 'rnnzoo train', got one that does not tell {listed(missing)}"
+        )
+    return Start(path, contents, state)
+
+
+def _names(group: object, key: str) -> bool:
+    return isinstance(group, Mapping) and isinstance(group.get(key), str)
 
 
 def model_file(path: Path) -> Path:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.cli import main as rnnzoo
 from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.spec import Batch, TrainingSpec, initial_weights, load
-from rnnzoo.spec.checkpoint import load_run
+from rnnzoo.spec.checkpoint import load_run, save
 from rnnzoo.tasks.configs import Config, TrainerConfig
 from rnnzoo.tasks.resume import MAY_CHANGE, _literal
 from rnnzoo.tasks.task import TASKS, load_task
@@ -332,6 +333,18 @@ def test_what_a_checkpoint_fixes_is_refused_by_name(
     assert message in err and "Traceback" not in err
     assert all(path.read_bytes() == data for path, data in before.items())
     assert len(list(Path().rglob("model.safetensors"))) == 1 and len(list(Path().rglob("metrics.jsonl"))) == 1
+
+
+@pytest.mark.parametrize("group", ["task", "optimizer", "backend"])
+def test_a_checkpoint_of_something_else_is_refused(done: str, group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    contents, run = load_run(Path("done/checkpoints/step_000000004.safetensors"))
+    for config in ({**run.config, group: 3}, {key: value for key, value in run.config.items() if key != group}):
+        save(Path("other.safetensors"), contents, replace(run, config=config))
+        assert main(["resume=other.safetensors", "trainer.steps=9"]) == 2
+        assert f"got one that does not tell '{group}'" in capsys.readouterr().err
+    save(Path("other.safetensors"), contents._replace(provenance={}), run)
+    assert main(["resume=other.safetensors", "trainer.steps=9"]) == 2
+    assert "got one that does not tell 'backend', 'task', 'training'" in capsys.readouterr().err
 
 
 def test_the_same_command_with_resume_goes_on_and_data_may_lie_elsewhere(done: str) -> None:

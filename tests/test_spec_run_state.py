@@ -1,7 +1,9 @@
 """A checkpoint holds a whole run, comes back bit for bit, and notices every change."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from rnnzoo.spec import (
     save,
 )
 from rnnzoo.spec.checkpoint import load_run
-from rnnzoo.spec.errors import FileError
+from rnnzoo.spec.errors import FileError, SpecError
 from rnnzoo.spec.run_state import RunState
 
 SPEC = ModelSpec("bi_rnn", 2, 3, head=Head(2))
@@ -58,6 +60,27 @@ def test_a_run_comes_back_as_it_was(path: Path, contents: Contents, run: RunStat
     assert state.trainer.keys() == run.trainer.keys()
     for name, array in run.trainer.items():
         assert state.trainer[name].dtype == array.dtype and state.trainer[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seconds": "a"}, "training seconds: expected a number"),
+        ({"metrics": "{}\n3\n"}, "training metrics: expected a JSON object on each line"),
+        ({"metrics": "no JSON"}, "not a whole checkpoint"),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_refused(
+    path: Path, contents: Contents, run: RunState, change: dict[str, Any], words: str
+) -> None:
+    save(path, contents, replace(run, **change))
+    with pytest.raises(FileError, match=words):
+        load_run(path)
+
+
+def test_what_was_before_a_run_is_a_list_of_objects(run: RunState) -> None:
+    with pytest.raises(SpecError, match="a list of what was before"):
+        RunState.from_parts({**run.to_data(), "sha256": "", "before": [1]}, run.tensors())
 
 
 def test_the_same_run_gives_the_same_bytes(path: Path, contents: Contents, run: RunState) -> None:
