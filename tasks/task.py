@@ -213,8 +213,10 @@ def _pair(source: SourceParts, own: Mapping[str, Any], fields: Mapping[str, Any]
     encoder = ModelSpec(input_size=source.input_size, embedding=source.embedding, **fields)
     variant = source.decoder or variant_of(encoder.num_layers, 1)
     check_choice("decoder", variant, tuple(variant_names()))
-    topology = load_variant(variant)
-    others = {"variant": variant, "num_layers": encoder.num_layers if topology.maximum_layers is None else 1}
+    topology, rates = load_variant(variant), encoder.dropout
+    stacked = topology.maximum_layers is None
+    others = {"variant": variant, "num_layers": encoder.num_layers if stacked else 1}
+    others |= {"dropout": rates if stacked or rates is None else replace(rates, between_layers=0.0)}
     others |= {"merge": encoder.merge if len(topology.directions) == 2 else "concat"}
     others |= {"context": Context(final_state_size(encoder))}
     return EncoderDecoderSpec(encoder, ModelSpec(**{**fields, **own, **others}))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnzoo.conformance.cli import main
-from rnnzoo.spec import Adam, Batch, ClipByGlobalNorm, EncoderDecoderSpec, TrainingSpec, load_backend
+from rnnzoo.spec import Adam, Batch, ClipByGlobalNorm, Dropout, EncoderDecoderSpec, TrainingSpec, load_backend
 from rnnzoo.spec.backend import Contents
 from rnnzoo.spec.checkpoint import save
 from rnnzoo.spec.errors import InputError, SpecError
@@ -81,6 +81,15 @@ def test_every_variant_is_an_encoder_and_its_decoder_reads_forward(variant: str)
     assert (spec.encoder.variant, spec.decoder.variant) == (variant, variant.replace("bi_rnn", "rnn").replace(
         "simple_rnn", "simple_rnn") if layers == 2 else "simple_rnn")  # fmt: skip
     assert spec.decoder.num_layers == layers
+
+
+def test_a_decoder_of_one_layer_drops_what_its_encoder_drops_but_nothing_between_layers() -> None:
+    fields = {"variant": "stacked_rnn", "hidden_size": 3, "num_layers": 2}
+    fields |= {"dropout": {"between_layers": 0.2, "inputs": 0.0, "state": 0.1}}
+    for decoder, rates in (("simple_rnn", Dropout(state=0.1)), (None, Dropout(0.2, state=0.1))):
+        spec = model_spec(Translate(decoder=decoder), fields)
+        assert isinstance(spec, EncoderDecoderSpec)
+        assert (spec.encoder.dropout, spec.decoder.dropout) == (Dropout(0.2, state=0.1), rates)
 
 
 def test_a_decoder_that_would_see_its_target_is_refused() -> None:
