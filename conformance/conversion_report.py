@@ -8,7 +8,7 @@ from ..spec.encoder_decoder import networks
 from ..spec.errors import FileError
 from ..spec.model import ModelSpec
 from ..spec.stored import FoundLayer, Part
-from ..tasks.tables import number, printable, table
+from ..tasks.tables import counted, number, printable, table
 from .comparison import Comparison
 from .convert import Conversion, Refused
 
@@ -38,7 +38,7 @@ def describe(done: Conversion) -> str:
 
 
 def _network(spec: ModelSpec) -> str:
-    sizes = f"{spec.input_size} to {spec.hidden_size}, {spec.num_layers} layers"
+    sizes = f"{spec.input_size} to {spec.hidden_size}, {counted(spec.num_layers, 'layer')}"
     return f"{spec.variant}, {sizes}, {spec.nonlinearity}, bias {spec.bias}"
 
 

@@ -15,7 +15,7 @@ from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters, weights_dtype
 from ..spec.stored import Array, FoundFile, FoundLayer, Hints
-from ..tasks.tables import number, printable, table
+from ..tasks.tables import counted, number, printable, table
 from .comparison import largest_difference, same_bits
 from .conversion_report import remarks
 from .equivalence import Side, compare, side
@@ -36,7 +36,7 @@ def describe(path: Path, hints: Hints = NO_HINTS) -> str:
         return _model(path, contents(path, form, found, one))
     rows = [(one.path or ".", one.kind, *_layer(one)) for one in found.layers]
     header = ("layer", "kind", "variant", "sizes", "layers", "nonlinearity", "bias", "merge", "numbers", "dtype")
-    parts = [f"{path}: {found.format}, {len(rows)} recurrent layers", ""]
+    parts = [f"{path}: {found.format}, {counted(len(rows), 'recurrent layer')}", ""]
     parts += [table(header, rows), ""] if rows else []
     for one in found.layers:
         name = one.path or "."
@@ -69,7 +69,7 @@ def _rest(found: FoundFile) -> list[str]:
         (name, "x".join(map(str, one.shape)) or "scalar", one.dtype) for name, one in list(found.rest.items())[:SHOWN]
     ]
     more = [f"and {len(found.rest) - SHOWN:,} more"] if len(found.rest) > SHOWN else []
-    return ["", f"{len(found.rest):,} other tensors", table(("tensor", "shape", "dtype"), rows), *more]
+    return ["", counted(len(found.rest), "other tensor"), table(("tensor", "shape", "dtype"), rows), *more]
 
 
 def _model(path: Path, contents: Contents) -> str:

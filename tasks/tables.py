@@ -23,6 +23,11 @@ def number(value: float) -> str:
     return "0" if value == 0 else f"{value:.1e}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 layer`, `1,000 layers`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def short(path: str | Path) -> str:
     """A path as seen from here, where it lies below."""
     found = Path(path)

@@ -255,7 +255,8 @@ def test_inspect_says_what_it_assumes_of_canonical_names_without_a_spec(
 ) -> None:
     np.savez(tmp_path / "a.npz", **initial_weights(ModelSpec("simple_rnn", 3, 4), 1))
     assert main(["inspect", str(tmp_path / "a.npz")]) == 0
-    assert "assumed, as the file does not tell: nonlinearity tanh" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "1 recurrent layer\n" in text and "assumed, as the file does not tell: nonlinearity tanh" in text
 
 
 def test_one_bias_as_two_is_said(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ SEEDS = {"safetensors": of_safetensors, "npz": of_arrays, "torch": of_torch, "ke
 def test_damaged_files_are_read_or_refused(tmp_path: Path, reader: str, rounds: int) -> None:
     (tmp_path / "seeds").mkdir()
     SEEDS[reader](tmp_path / "seeds")
-    done = subprocess.run([sys.executable, "-P", PROGRAM, tmp_path, str(rounds)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, PROGRAM, tmp_path, str(rounds)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ends = json.loads(done.stdout)
     print(reader, ends)
