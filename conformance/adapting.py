@@ -7,7 +7,8 @@ from ..spec.backend import Contents
 from ..spec.checkpoint import described
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.parameters import parameters
-from ..spec.stored import Array, LazyWeights, Part, StoredWeights
+from ..spec.parts import LazyWeights, Part, StoredWeights
+from ..spec.stored import Array
 from ..spec.streaming import Rows, rows_of
 
 

@@ -201,7 +201,7 @@ def _add_hints(command: argparse.ArgumentParser) -> None:
 
 
 def _hints(options: argparse.Namespace) -> Any:
-    from ..spec.stored import Hints
+    from ..spec.found import Hints
     from .formats import read_spec
 
     return Hints(read_spec(options.spec), options.nonlinearity)

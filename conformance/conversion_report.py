@@ -6,8 +6,9 @@ from typing import Any
 
 from ..spec.encoder_decoder import networks
 from ..spec.errors import FileError
+from ..spec.found import FoundLayer
 from ..spec.model import ModelSpec
-from ..spec.stored import FoundLayer, Part
+from ..spec.parts import Part
 from ..tasks.tables import counted, number, printable, table
 from .comparison import Comparison
 from .convert import Conversion, Refused

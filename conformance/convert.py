@@ -14,9 +14,10 @@ from ..spec.backend import Contents
 from ..spec.checkpoint import NO_HINTS, check_writable, described, write_atomically
 from ..spec.encoder_decoder import AnySpec, differing_fields, networks
 from ..spec.errors import ConformanceError, InputError, RnnZooError, UnsupportedError, listed
+from ..spec.found import FoundFile, FoundLayer, Hints
 from ..spec.naming import KIND
 from ..spec.parameters import parameters
-from ..spec.stored import FoundFile, FoundLayer, Hints, Part, StoredWeights
+from ..spec.parts import Part, StoredWeights
 from ..spec.streaming import Rows, rows_of
 from .adapting import adapted, origins
 from .formats import ONNX, Format, chosen, contents, convertible, find, format_of, suffix_of

@@ -11,8 +11,10 @@ from ..spec.backend import Contents, load_files, load_plain
 from ..spec.checkpoint import NO_HINTS
 from ..spec.encoder_decoder import AnySpec, spec_from_text
 from ..spec.errors import BackendError, FileError, InputError, UnsupportedError, WeightError, listed
+from ..spec.found import FoundFile, FoundLayer, Hints
 from ..spec.naming import KIND
-from ..spec.stored import FoundFile, FoundLayer, Hints, StoredWeights, check_names
+from ..spec.parts import StoredWeights
+from ..spec.stored import check_names
 
 AMPLIFIED = 64  # times that the weights of an honest file are larger than it, compressed ones included
 NUMPY, TORCH, KERAS = "numpy", "torch", "tf"  # the backends that run what the formats hold

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from ..spec.backend import Contents, load_backend
 from ..spec.checkpoint import NO_HINTS, described
 from ..spec.encoder_decoder import AnySpec, differing_fields, networks
+from ..spec.found import FoundFile, FoundLayer, Hints
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
 from ..spec.parameters import parameters, weights_dtype
-from ..spec.stored import Array, FoundFile, FoundLayer, Hints
+from ..spec.stored import Array
 from ..tasks.tables import counted, number, printable, table
 from .comparison import largest_difference, same_bits
 from .conversion_report import remarks

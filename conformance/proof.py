@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from ..spec.backend import load_backend, unsupported
 from ..spec.encoder_decoder import AnySpec
 from ..spec.errors import BackendError, UnsupportedError
+from ..spec.found import Original
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, weights_dtype
-from ..spec.stored import Array, Original
+from ..spec.stored import Array
 from .comparison import Comparison
 from .cutting import UNITS, cut, is_large
 from .equivalence import Side, checked

@@ -12,8 +12,8 @@ from ..spec.archives import add_member
 from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, NO_HINTS, described, envelope, found_by_names
 from ..spec.encoder_decoder import AnySpec
+from ..spec.found import FoundFile, Hints
 from ..spec.npz import find_npz
-from ..spec.stored import FoundFile, Hints
 from ..spec.streaming import Rows, joined, rows_of, write_rows
 
 

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from .errors import BackendError, UnsupportedError, listed
+from .found import FoundFile, Hints
 from .model import ModelSpec
 from .parameters import Weights
-from .stored import FoundFile, Hints
 from .training import Batch, TrainingSpec
 
 ENTRY_POINTS = "rnnzoo.backends"

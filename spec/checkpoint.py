@@ -14,11 +14,13 @@ from .backend import Contents
 from .data import VERSION, check_version
 from .encoder_decoder import AnySpec, spec_from_data
 from .errors import FileError, SpecError, listed
+from .found import FoundFile, Hints
 from .naming import canonical_layers
 from .parameters import checked_weights, weights_dtype
+from .parts import LazyWeights
 from .run_state import PREFIX, RunState, check_keys, content_digest
 from .safetensors_format import read_header, read_shards, write_safetensors
-from .stored import FoundFile, Hints, LazyWeights, StoredTensor
+from .stored import StoredTensor
 from .streaming import rows_of
 from .temporary import temporary_folder
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from .definitions import variant_of
 from .errors import RnnZooError
+from .found import FoundLayer, Hints, check_count
 from .model import ModelSpec
 from .parameters import parameters
-from .stored import FoundLayer, Hints, Part, StoredTensor, check_count, check_parts
+from .parts import Part, check_parts
+from .stored import StoredTensor
 
 KIND = "rnnzoo"
 NAME = re.compile(

@@ -1,4 +1,4 @@
-"""What stands in a model file before its numbers are read: tensors as places in a file, and the layers made of them.
+"""A tensor as a place in a file.
 
 A reader says where everything is; the numbers of a tensor are read when they are asked for, one tensor at a time, so
 that a small layer in a large file costs what the layer costs.
@@ -6,26 +6,21 @@ that a small layer in a large file costs what the layer costs.
 
 import math
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoder_decoder import AnySpec
-from .errors import FileError, WeightError, listed
-from .model import ModelSpec
-from .parameters import parameters
-from .streaming import Rows, joined, transposed
+from .errors import FileError, WeightError
+from .streaming import joined
 
 Array = NDArray[Any]
 WIDENED = {"bfloat16": "float32", "float16": "float32", "float32": "float32", "float64": "float64"}
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}  # bytes
 MAXIMUM_NAME = 1024  # characters
-MAXIMUM_FOUND = 2**11
 MAXIMUM_DEFLATED = 2**26  # bytes that a tensor takes which stands compressed in a file
 
 
@@ -179,99 +174,6 @@ class StoredTensor:
         return data
 
 
-@dataclass(frozen=True)
-class Part:
-    """How a weight of the spec comes out of a stored tensor: some of it, then perhaps transposed.
-
-    Attributes:
-        name: of the tensor in the file.
-        tensor: where it is.
-        select: an index or a slice for each of the first axes.
-        transposed: whether rows and columns change places afterwards.
-    """
-
-    name: str
-    tensor: StoredTensor
-    select: tuple[int | slice, ...] = ()
-    transposed: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the weight."""
-        taken = [size for size in map(_selected, self.tensor.shape, self._selection()) if size is not None]
-        return tuple(reversed(taken)) if self.transposed else tuple(taken)
-
-    @property
-    def rule(self) -> str:
-        """In words: `as it is`, `transposed`, `[0, :4]`, `[0, :4] transposed`."""
-        indices = ", ".join(map(_written, self.select))
-        words = ([f"[{indices}]"] if self.select else []) + (["transposed"] if self.transposed else [])
-        return " ".join(words) or "as it is"
-
-    def array(self) -> Array:
-        """The weight, in C order. Raises FileError or WeightError."""
-        found = self.tensor.array()[self.select]
-        return transposed(found) if self.transposed else np.ascontiguousarray(found)
-
-    def rows(self) -> Rows:
-        """The same, some rows at a time where the file has them so. Raises FileError or WeightError."""
-        tensor, shape = self.tensor, self.shape
-        if not tensor.is_run or (tensor.checksum and (self.select or self.transposed or not tensor.is_exact)):
-            return Rows.of(self.array())
-        if self.transposed and len(shape) == 2:
-            return self._columns()
-        if self.transposed or not all(isinstance(index, int) for index in self.select[:-1]):
-            return Rows.of(self.array())
-        width, first = math.prod(shape[1:]), self._first()
-
-        def read(start: int, stop: int) -> Array:
-            return tensor.numbers(first + start * width, (stop - start) * width).reshape(-1, *shape[1:])
-
-        return Rows(WIDENED[tensor.dtype], shape, read, tensor.check if tensor.checksum else None)
-
-    def _columns(self) -> Rows:
-        """Those of a matrix that is transposed, out of a map of the file."""
-        matrix = self.tensor.mapped()[self.select]
-
-        def read(start: int, stop: int) -> Array:
-            self.tensor.check_there()
-            return transposed(matrix[:, start:stop])
-
-        return Rows(matrix.dtype.name, self.shape, read)
-
-    def _first(self) -> int:
-        """At which number of the tensor the weight starts."""
-        starts = [index if isinstance(index, int) else index.start or 0 for index in self.select]
-        return sum(start * math.prod(self.tensor.shape[axis + 1 :]) for axis, start in enumerate(starts))
-
-    def _selection(self) -> tuple[int | slice, ...]:
-        return (*self.select, *(slice(None) for _ in self.tensor.shape[len(self.select) :]))
-
-
-def _selected(size: int, index: int | slice) -> int | None:
-    return len(range(size)[index]) if isinstance(index, slice) else None
-
-
-def _written(index: int | slice) -> str:
-    if isinstance(index, int):
-        return str(index)
-    return f"{'' if index.start is None else index.start}:{'' if index.stop is None else index.stop}"
-
-
-def check_parts(spec: AnySpec, parts: Mapping[str, Part]) -> None:
-    """Raises WeightError where a weight of the spec is missing, surplus, or of another shape or dtype: none is read."""
-    expected = {parameter.name: parameter.shape for parameter in parameters(spec)}
-    missing, surplus = set(expected) - set(parts), set(parts) - set(expected)
-    if missing or surplus:
-        raise WeightError(f"weights of a {spec.title}: missing {listed(missing)}; surplus {listed(surplus)}")
-    for name, shape in expected.items():
-        if parts[name].shape != shape:
-            raise WeightError(f"weight {name}: expected shape {shape}, got {parts[name].shape}")
-    dtypes = sorted({part.tensor.dtype for part in parts.values()})
-    if len(dtypes) != 1 or dtypes[0] not in WIDENED:
-        raise WeightError(f"weights: expected one dtype of {', '.join(WIDENED)} for all, got {', '.join(dtypes)}")
-
-
 def check_names(path: Path, names: Iterable[str]) -> None:
     """Raises FileError where a name is longer than any honest one, or no text for a terminal or a file name."""
     for name in names:
@@ -279,122 +181,3 @@ def check_names(path: Path, names: Iterable[str]) -> None:
             raise FileError(
                 f"{path}: expected names of at most {MAXIMUM_NAME:,} printable characters, got {name[:40]!r}"
             )
-
-
-def check_count(layers: int) -> None:
-    """Raises FileError where a file has more recurrent layers or cells than any honest one."""
-    if layers > MAXIMUM_FOUND:
-        raise FileError(f"expected at most {MAXIMUM_FOUND:,} recurrent layers in a file, got {layers:,}")
-
-
-class LazyWeights(Mapping[str, Array], ABC):
-    """Weights by canonical name, each made when it is asked for, and not kept."""
-
-    def rows(self, name: str, *, transposed: bool = False) -> Rows:
-        """A weight or its transposed, some rows at a time."""
-        return Rows.transposed(self[name]) if transposed else Rows.of(self[name])
-
-    @abstractmethod
-    def described(self, spec: AnySpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """dtype and shape of each weight in canonical order, unread. Raises WeightError where they do not fit."""
-
-
-class StoredWeights(LazyWeights):
-    """The weights of a layer that was found."""
-
-    def __init__(self, parts: Mapping[str, Part]) -> None:
-        self.parts = dict(parts)
-
-    def __getitem__(self, name: str) -> Array:
-        return self.parts[name].array()
-
-    def rows(self, name: str, *, transposed: bool = False) -> Rows:
-        part = self.parts[name]
-        return replace(part, transposed=part.transposed != transposed).rows()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def described(self, spec: AnySpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-        check_parts(spec, self.parts)
-        return {p.name: (WIDENED[self.parts[p.name].tensor.dtype], p.shape) for p in parameters(spec)}
-
-
-@dataclass(frozen=True)
-class Original:
-    """A layer in the words of its file, for its framework to run: what a reader made of it has no part in this.
-
-    Attributes:
-        tensors: by the names that the layer's framework has for them.
-        told: what else the file says of the layer, as JSON can hold it.
-    """
-
-    tensors: Mapping[str, StoredTensor]
-    told: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FoundLayer:
-    """A recurrent layer (or a stack of them, or a whole model) that a file holds.
-
-    Attributes:
-        path: its name in the file, such as `encoder.rnn`; empty where the file is the layer.
-        kind: what its framework calls it, such as `torch.nn.RNN` or `Bidirectional(SimpleRNN)`.
-        spec: what it is; None where it is refused.
-        parts: where each weight of the spec comes from.
-        assumed: fields of the spec that the file does not tell.
-        notes: what of it is left behind, and what that means.
-        refusal: why it cannot be converted; None where it can.
-        original: what the file itself says; None where that is weights alone.
-    """
-
-    path: str
-    kind: str
-    spec: AnySpec | None = None
-    parts: Mapping[str, Part] = field(default_factory=dict)
-    assumed: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    refusal: str | None = None
-    original: Original | None = None
-
-    @property
-    def network(self) -> ModelSpec | None:
-        """The spec where it is one network, and neither refused nor an encoder with a decoder."""
-        return self.spec if isinstance(self.spec, ModelSpec) else None
-
-
-@dataclass(frozen=True)
-class FoundFile:
-    """What a reader found in a file.
-
-    Attributes:
-        format: in words, such as `torch checkpoint`.
-        layers: in the order of the file.
-        rest: tensors that belong to no layer, by name.
-        facts: what else the file says of itself: its writer's version, the epoch.
-        spec: that a file of ours carries.
-        provenance: the record of a file of ours; None for any other.
-    """
-
-    format: str
-    layers: tuple[FoundLayer, ...]
-    rest: Mapping[str, StoredTensor] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    spec: AnySpec | None = None
-    provenance: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Hints:
-    """What the user says of a file.
-
-    Attributes:
-        spec: of the model, for a file that carries none.
-        nonlinearity: where the file does not tell; None for tanh.
-    """
-
-    spec: AnySpec | None = None
-    nonlinearity: str | None = None

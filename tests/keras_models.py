@@ -11,7 +11,8 @@ import numpy as np
 from keras.src.legacy.saving import legacy_h5_format
 
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, load_backend, parameters
-from rnnzoo.spec.stored import FoundLayer, Hints, StoredWeights
+from rnnzoo.spec.found import FoundLayer, Hints
+from rnnzoo.spec.parts import StoredWeights
 from rnnzoo.tf_impl.files import FILES
 
 I, H, O, T = 3, 4, 2, 5  # noqa: E741

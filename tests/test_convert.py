@@ -26,8 +26,8 @@ from rnnzoo.conformance.formats import contents, find, format_of, read
 from rnnzoo.conformance.proof import Proof
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, Result, initial_weights, save
 from rnnzoo.spec.errors import ConformanceError, FileError, InputError, UnsupportedError
+from rnnzoo.spec.found import Hints
 from rnnzoo.spec.sandbox import main as _child  # noqa: F401 (the module that readers run in)
-from rnnzoo.spec.stored import Hints
 
 WHOLE = ModelSpec(
     "stacked_bi_rnn", 3, 4, 2, "relu", "double", "sum",

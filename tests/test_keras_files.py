@@ -38,8 +38,9 @@ from rnnzoo.conformance.bounds import gradients, results
 from rnnzoo.conformance.equivalence import random_arguments
 from rnnzoo.spec import Contents, Embedding, Head, ModelSpec, load_backend, sandbox
 from rnnzoo.spec.errors import FileError, UnsupportedError, WeightError
+from rnnzoo.spec.found import Hints
 from rnnzoo.spec.inputs import Cotangents, checked_inputs
-from rnnzoo.spec.stored import Hints, StoredWeights
+from rnnzoo.spec.parts import StoredWeights
 from rnnzoo.tf_impl import Recurrent, SequenceModel, examining, files
 from rnnzoo.tf_impl.files import FILES
 from rnnzoo.tf_impl.plain import BACKEND as PLAIN

@@ -28,7 +28,8 @@ from keras_models import (
 
 from rnnzoo.spec import ModelSpec
 from rnnzoo.spec.errors import UnsupportedError
-from rnnzoo.spec.stored import FoundLayer, Hints, StoredTensor
+from rnnzoo.spec.found import FoundLayer, Hints
+from rnnzoo.spec.stored import StoredTensor
 from rnnzoo.tf_impl.files import FILES
 from rnnzoo.tf_impl.plain import BACKEND as PLAIN
 

@@ -17,7 +17,7 @@ from keras_models import (
 from rnnzoo.conformance.bounds import results
 from rnnzoo.spec import ModelSpec, load_backend
 from rnnzoo.spec.inputs import checked_inputs
-from rnnzoo.spec.stored import StoredWeights
+from rnnzoo.spec.parts import StoredWeights
 
 # Keras 3.15 hands its variables to NumPy 2.4 in the old way when it saves them.
 pytestmark = [

@@ -12,7 +12,7 @@ from rnnzoo.conformance.comparison import Comparison
 from rnnzoo.conformance.onnx_format import FILES
 from rnnzoo.spec import load_backend
 from rnnzoo.spec.inputs import checked_inputs
-from rnnzoo.spec.stored import StoredWeights
+from rnnzoo.spec.parts import StoredWeights
 
 onnx = pytest.importorskip("onnx")
 

@@ -18,9 +18,10 @@ from rnnzoo.spec import Context, Embedding, Head, ModelSpec, load_backend
 from rnnzoo.spec.backend import Contents
 from rnnzoo.spec.definitions import variant_of
 from rnnzoo.spec.errors import FileError, UnsupportedError
+from rnnzoo.spec.found import FoundFile, FoundLayer
 from rnnzoo.spec.model import NONLINEARITIES
 from rnnzoo.spec.parameters import initial_weights, parameters
-from rnnzoo.spec.stored import FoundFile, FoundLayer, StoredWeights
+from rnnzoo.spec.parts import StoredWeights
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -15,7 +15,7 @@ from rnnzoo.conformance.convert import Conversion, convert
 from rnnzoo.conformance.onnx_format import nodes, trails
 from rnnzoo.spec import Contents, ModelSpec, initial_weights, save
 from rnnzoo.spec.errors import ConformanceError
-from rnnzoo.spec.stored import FoundLayer, Hints
+from rnnzoo.spec.found import FoundLayer, Hints
 from rnnzoo.tf_impl import finding, options
 from rnnzoo.torch_impl import naming
 

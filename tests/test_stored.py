@@ -21,10 +21,12 @@ from rnnzoo.spec.archives import members
 from rnnzoo.spec.backend import load_files
 from rnnzoo.spec.checkpoint import FILES as CANONICAL
 from rnnzoo.spec.errors import FileError, UnsupportedError, WeightError
+from rnnzoo.spec.found import Hints
 from rnnzoo.spec.npz import find_npz
+from rnnzoo.spec.parts import Part, StoredWeights
 from rnnzoo.spec.safetensors_format import read_header, read_shards, write_safetensors
 from rnnzoo.spec.sandbox import examined
-from rnnzoo.spec.stored import Hints, Part, StoredTensor, StoredWeights
+from rnnzoo.spec.stored import StoredTensor
 from rnnzoo.spec.streaming import joined, rows_of, write_rows
 
 SPEC = ModelSpec("stacked_bi_rnn", 3, 4, 2)

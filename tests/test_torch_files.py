@@ -24,8 +24,10 @@ from torch.nn.utils import prune
 from rnnzoo.conformance.equivalence import assert_equivalent
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, initial_weights, load_backend
 from rnnzoo.spec.errors import FileError, InputError, UnsupportedError, WeightError
+from rnnzoo.spec.found import FoundLayer, Hints
+from rnnzoo.spec.parts import StoredWeights
 from rnnzoo.spec.sandbox import examined
-from rnnzoo.spec.stored import FoundLayer, Hints, StoredTensor, StoredWeights
+from rnnzoo.spec.stored import StoredTensor
 from rnnzoo.spec.streaming import Rows
 from rnnzoo.torch_impl import Recurrent, SequenceModel, files, unpickling
 from rnnzoo.torch_impl.checkpoint import contents

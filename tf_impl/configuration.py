@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..spec.errors import FileError
-from ..spec.stored import check_count
+from ..spec.found import check_count
 from . import options
 from .options import Data, is_object, name_of, snake_case
 

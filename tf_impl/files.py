@@ -16,8 +16,9 @@ from ..spec.backend import Contents
 from ..spec.checkpoint import check_readable, read_envelope
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, spec_from_text
 from ..spec.errors import BackendError, FileError, SpecError, UnsupportedError
+from ..spec.found import FoundFile, FoundLayer, Hints
 from ..spec.sandbox import examined
-from ..spec.stored import FoundFile, FoundLayer, Hints, StoredTensor, check_names
+from ..spec.stored import StoredTensor, check_names
 from .configuration import Record
 from .finding import found_layers, is_own_layout, own_model
 

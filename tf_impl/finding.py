@@ -7,9 +7,11 @@ from dataclasses import replace
 from ..spec.definitions import variant_of
 from ..spec.encoder_decoder import AnySpec, spec_from_text
 from ..spec.errors import RnnZooError, SpecError, WeightError, listed
+from ..spec.found import FoundLayer, Hints, Original, check_count
 from ..spec.model import ModelSpec
 from ..spec.parameters import parameters
-from ..spec.stored import FoundLayer, Hints, Original, Part, StoredTensor, check_count, check_parts
+from ..spec.parts import Part, check_parts
+from ..spec.stored import StoredTensor
 from .configuration import Record
 from .naming import BASIC, NamedCell, cells, in_order, layer_of, located, plain_place, spoken
 from .weights import place

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..spec.model import ModelSpec
-from ..spec.stored import Part, StoredTensor
+from ..spec.parts import Part
+from ..spec.stored import StoredTensor
 from .configuration import Record
 
 LEAVES = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}

@@ -21,10 +21,11 @@ from numpy.typing import ArrayLike
 
 from ..spec.backend import Result
 from ..spec.errors import UnsupportedError
+from ..spec.found import FoundLayer, Hints, Original
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
 from ..spec.model import Embedding, Head, ModelSpec
 from ..spec.parameters import Weights, checked_weights, initial_weights, weights_dtype
-from ..spec.stored import FoundLayer, Hints, Original, StoredTensor
+from ..spec.stored import StoredTensor
 from . import architecture, options
 from .backend import full_precision
 from .configuration import PASSING, Record, chain, layers

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from ..spec.errors import ConformanceError, UnsupportedError
-from ..spec.stored import Original
+from ..spec.found import Original
 
 TYPES: Mapping[str, type] = {"units": int, "use_bias": bool, "go_backwards": bool}
 NAMES = {

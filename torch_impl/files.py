@@ -12,10 +12,11 @@ from ..spec.backend import Contents
 from ..spec.checkpoint import KEY, NO_HINTS, check_readable, described, envelope, read_envelope
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.errors import RnnZooError, WeightError, listed
+from ..spec.found import FoundFile, Hints
 from ..spec.naming import KIND
 from ..spec.safetensors_format import read_header, write_safetensors
 from ..spec.sandbox import examined
-from ..spec.stored import FoundFile, Hints, StoredTensor
+from ..spec.stored import StoredTensor
 from ..spec.streaming import rows_of
 from .finding import layers_in
 from .naming import OWN_LAYOUT, not_standard, plain_names, state_dict_names

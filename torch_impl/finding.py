@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from ..spec.definitions import variant_of
 from ..spec.encoder_decoder import AnySpec, networks
 from ..spec.errors import RnnZooError, UnsupportedError, WeightError, listed
+from ..spec.found import FoundLayer, Hints, Original, check_count
 from ..spec.model import ModelSpec
 from ..spec.naming import KIND
-from ..spec.stored import WIDENED, FoundLayer, Hints, Original, Part, StoredTensor, check_count, check_parts
+from ..spec.parts import Part, check_parts
+from ..spec.stored import WIDENED, StoredTensor
 from .naming import not_standard, plain_names, state_dict_names
 
 FIRST = "weight_ih_l0"

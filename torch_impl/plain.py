@@ -20,10 +20,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ..spec.backend import Array, Result
 from ..spec.definitions import variant_of
 from ..spec.errors import ConformanceError, InputError, UnsupportedError, listed
+from ..spec.found import Original
 from ..spec.inputs import Inputs, checked_cotangents, checked_inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, check_dtype, checked_weights, initial_weights, weights_dtype
-from ..spec.stored import Original
 from .naming import not_standard, plain_names
 from .weights import dtype_name, model_dtype, to_array, to_tensor
 

@@ -14,9 +14,9 @@ import numpy as np
 from ...spec import checkpoint
 from ...spec.backend import BUILT_IN, Contents, load_backend, load_files
 from ...spec.errors import RnnZooError
+from ...spec.found import FoundFile, FoundLayer
 from ...spec.model import ModelSpec
 from ...spec.parameters import initial_weights
-from ...spec.stored import FoundFile, FoundLayer
 from .. import convert, formats, proof
 from ..cases import Case
 from .fault import CONVERT, Fault

@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ...spec.stored import SIZES, Original, StoredTensor
+from ...spec.found import Original
+from ...spec.stored import SIZES, StoredTensor
 from .trails import BATCH, TIME, UNIT
 
 THEIRS = "file/"  # before each name of theirs

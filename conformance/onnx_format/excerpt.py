@@ -7,7 +7,8 @@ that move numbers about or put two directions together, so that nothing else of 
 from collections.abc import Sequence
 from typing import Any
 
-from ...spec.stored import SIZES, Original, StoredTensor
+from ...spec.found import Original
+from ...spec.stored import SIZES, StoredTensor
 from .graph import Graph, Node
 from .tensors import EXTERNAL
 from .trails import OF_TWO, RULES

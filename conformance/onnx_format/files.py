@@ -9,10 +9,12 @@ from ...spec.backend import Contents
 from ...spec.checkpoint import KEY, NO_HINTS, check_readable, read_envelope
 from ...spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ...spec.errors import FileError, UnsupportedError, WeightError
+from ...spec.found import FoundFile, FoundLayer, Hints
 from ...spec.model import ModelSpec
 from ...spec.naming import KIND
+from ...spec.parts import Part, check_parts
 from ...spec.sandbox import examined
-from ...spec.stored import SIZES, FoundFile, FoundLayer, Hints, Part, StoredTensor, check_parts
+from ...spec.stored import SIZES, StoredTensor
 from .graph import Graph, graph_of, inner_nodes, operators
 from .model import places, tensors
 from .nodes import is_recurrent, read_node

@@ -3,8 +3,10 @@
 from typing import NamedTuple
 
 from ...spec.errors import SpecError, UnsupportedError
+from ...spec.found import FoundLayer
 from ...spec.model import ModelSpec
-from ...spec.stored import WIDENED, FoundLayer, Part, StoredTensor
+from ...spec.parts import Part
+from ...spec.stored import WIDENED, StoredTensor
 from .graph import STANDARD, Graph, Node
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h")

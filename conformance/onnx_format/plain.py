@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 
 from ...spec.backend import Array, Contents, Result
 from ...spec.errors import BackendError, UnsupportedError
+from ...spec.found import Original
 from ...spec.inputs import Inputs, checked_inputs
 from ...spec.model import ModelSpec
 from ...spec.parameters import Weights, checked_weights, initial_weights
-from ...spec.stored import Original, StoredWeights
+from ...spec.parts import StoredWeights
 from ..precision import CANCELLING
 from .files import FILES
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ...spec.definitions import variant_of
+from ...spec.found import FoundLayer
 from ...spec.model import ModelSpec
-from ...spec.stored import FoundLayer
 from .excerpt import excerpt
 from .graph import Graph
 from .trails import Trails, input_view, trails
