@@ -2,7 +2,20 @@
 
 from collections.abc import Mapping
 
-from . import converting, derivatives, dropping, later, pairs, replaced, results, states, topology, updates, weights
+from . import (
+    converting,
+    derivatives,
+    dropping,
+    later,
+    losses,
+    pairs,
+    replaced,
+    results,
+    states,
+    topology,
+    updates,
+    weights,
+)
 from .fault import Fault
 
 ROWS = (
@@ -12,6 +25,7 @@ ROWS = (
     *results.FAULTS,
     *topology.FAULTS,
     *derivatives.FAULTS,
+    *losses.FAULTS,
     *updates.FAULTS,
     *later.FAULTS,
     *replaced.FAULTS,

@@ -9,8 +9,7 @@ import numpy as np
 from ...spec.backend import StepResult
 from ...spec.optimizers import Adam
 from ...spec.training import Batch, CheckedBatch
-from .fault import Fault
-from .trainer import Trained, Trainer
+from .trainer import Trainer, trained
 from .wrapped import Array
 
 EPOCH = 20  # updates in what the faults take for an epoch
@@ -63,19 +62,17 @@ class SavedInFloat32(Trainer):
         return found if self.t % EPOCH else found.astype(np.float32).astype(found.dtype)
 
 
-def _fault(name: str, story: str, trainer: type[Trainer], thread: str | None = None) -> Fault:
-    return Fault(name, story, "trajectory", partial(Trained, trainer=trainer), thread, needs=("gradients",))
-
+_late = partial(trained, check="trajectory")
 
 FAULTS = (
-    _fault(
+    _late(
         "momentum of Keras under a schedule",
         "The momentum holds gradients times the learning rates of their time, and is divided by the present one.",
         MomentumOfKeras, "https://github.com/apache/mxnet/issues/15533",
     ),
-    _fault("corrections given up", "1 - beta^t is taken for 1 after some updates.", CorrectionsGivenUp),
-    _fault("optimizer made anew", "Each epoch has an optimizer of its own, which starts from 0.", OptimizerMadeAnew),
-    _fault("schedule stops", "The learning rate stays what it is at the end of the first epoch.", ScheduleStops),
-    _fault("state dropped now and then", "A window at the start of an epoch begins from 0.", StateDropped),
-    _fault("saved in float32", "The weights of a float64 model go through a checkpoint of float32.", SavedInFloat32),
+    _late("corrections given up", "1 - beta^t is taken for 1 after some updates.", CorrectionsGivenUp),
+    _late("optimizer made anew", "Each epoch has an optimizer of its own, which starts from 0.", OptimizerMadeAnew),
+    _late("schedule stops", "The learning rate stays what it is at the end of the first epoch.", ScheduleStops),
+    _late("state dropped now and then", "A window at the start of an epoch begins from 0.", StateDropped),
+    _late("saved in float32", "The weights of a float64 model go through a checkpoint of float32.", SavedInFloat32),
 )  # fmt: skip

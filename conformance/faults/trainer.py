@@ -1,6 +1,7 @@
 """A trainer outside of the backend, over the gradients that it gives: what faults of training are made of."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...spec.training import (
     checked_state,
     checked_update,
 )
+from .fault import Fault
 from .wrapped import Array, Model, Wrapped
 
 Named = dict[str, Array]
@@ -201,6 +203,13 @@ class Trained(Wrapped):
 
     def trainer(self, model: Model, training: TrainingSpec) -> Trainer:
         return self._trainer(self, model, training)
+
+
+def trained(
+    name: str, story: str, trainer: type[Trainer], thread: str | None = None, *, check: str = "training"
+) -> Fault:
+    """The fault of a trainer that stands in the place of a backend's own."""
+    return Fault(name, story, check, partial(Trained, trainer=trainer), thread, needs=("gradients",))
 
 
 def cross_entropy(scores: Array, targets: Array) -> tuple[Array, Array]:
