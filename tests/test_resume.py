@@ -35,7 +35,13 @@ TEXT = ["task=char_lm", "task.text=text.txt", "task.window=5", "task.embedding_s
 SWITCHES = {
     "sgd": ["optimizer=sgd", "schedule=step", "schedule.every=3", "trainer.clip=0.01", "model.dropout.inputs=0.3"],
     "nesterov": ["optimizer=sgd", "optimizer.nesterov=true", "schedule=cosine", "schedule.steps=30"],
-    "adam": ["optimizer=adam", "schedule=warm_up", "schedule.steps=5", "schedule.then={kind: cosine, steps: 9}"],
+    "adam": [
+        "optimizer=adam",
+        "schedule=warm_up",
+        "schedule.steps=5",
+        "schedule.then={kind: cosine, steps: 9}",
+        "model.dropout.state=0.3",
+    ],
     "adamw": ["optimizer=adamw", "optimizer.epsilon_place=hat", "trainer.clip=0.1", "trainer.clip_kind=value"],
     "rmsprop": ["optimizer=rmsprop", "optimizer.centred=true", "optimizer.momentum=0.5", "trainer.clip=0.05"],
     "adagrad": ["optimizer=adagrad", "optimizer.initial_accumulator=0.1", "trainer.accumulate=3"],
