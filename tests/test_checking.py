@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnzoo.conformance import expected, known_failures, suite
+from rnnzoo.conformance import expected, known_failures, suite, summaries
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.cli import main
 from rnnzoo.conformance.implementations import Implementation, implementation, installed
@@ -325,6 +325,14 @@ def test_what_is_not_installed_is_named_with_a_way_out(monkeypatch: pytest.Monke
     assert found == ["numpy"] and reasons == [
         "torch: the package 'torch' is not installed; run: pip install 'rnnzoo[torch]'"
     ]
+
+
+def test_a_run_of_more_numbers_than_the_bounds_are_made_for_says_so(monkeypatch: pytest.MonkeyPatch):
+    outcomes = [(implementation("numpy"), run(NumpyBackend(), one)) for one in _few()[:1]]
+    assert summaries.totals(outcomes).startswith("1 passed; of 2 numbers, ")  # one output, one final state
+    for compared, said in ((2, False), (1, True)):
+        monkeypatch.setattr(summaries, "COMPARED", compared)
+        assert ("more numbers than the 1 of SPEC.md, 11.5" in summaries.totals(outcomes)) == said
 
 
 def test_outcomes_say_what_was_worst():

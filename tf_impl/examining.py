@@ -21,7 +21,6 @@ from .configuration import Layers, layers, parsed
 CONFIG, METADATA, OWN, WEIGHTS = "config.json", "metadata.json", "rnnzoo.json", "model.weights.h5"
 MAXIMUM_JSON = 2**24  # bytes
 MAXIMUM_CHECKED = 2**28  # bytes of weights whose checksum is worth 0.2 s
-LEGACY = "model_weights"
 DAMAGED = (
     OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError, RuntimeError, RecursionError,
     NotImplementedError, zipfile.BadZipFile, zlib.error,

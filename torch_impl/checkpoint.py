@@ -8,13 +8,12 @@ from typing import Any, BinaryIO
 
 from ..spec.archives import Member, members
 from ..spec.errors import FileError
-from ..spec.stored import SIZES, StoredTensor
+from ..spec.stored import MAXIMUM_NAME, SIZES, StoredTensor
 from .records import Held, Tensor
 from .unpickling import unpickled
 
 PICKLE, KEY = "data.pkl", "rnnzoo"
 MAXIMUM_PICKLE = 2**26  # bytes
-MAXIMUM_NAME = 1024  # characters
 MAXIMUM_EXPANDED = 2**20  # numbers of a tensor that has more of them than its storage
 MAXIMUM_FACTS = 16
 DTYPES = {

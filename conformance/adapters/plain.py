@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from ...spec.backend import Result
 from ...spec.inputs import Cotangents, Inputs
 from ...spec.model import ModelSpec
-from ...spec.parameters import Weights
 from ..stateless import StatelessModel
 
 Array = NDArray[Any]
@@ -25,15 +24,6 @@ def beyond_layers(spec: ModelSpec) -> str | None:
 def one_bias(spec: ModelSpec) -> str | None:
     """Why a layer of one bias cannot be the model, or None."""
     return "a layer has one bias, not two that are trained" if spec.bias == "double" else None
-
-
-def direction_weights(spec: ModelSpec, weights: Weights, layer: int) -> list[Weights]:
-    """The weights of each direction of a layer, by the last part of their names."""
-    prefixes = [f"layers.{layer}.{direction}." for direction in spec.directions]
-    return [
-        {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
-        for prefix in prefixes
-    ]
 
 
 def lengths(given: Inputs) -> Array | None:
