@@ -79,7 +79,8 @@ def _literal(value: Any) -> str:
 
 def check_fixed(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
     """Raises SpecError where the config differs from that of the run in what a checkpoint fixes."""
-    free = MAY_CHANGE | {f"task.{source_of(recorded['task']['name'])}", "task.suggested"}
+    source = source_of(recorded["task"]["name"])
+    free = MAY_CHANGE | {"task.suggested"} | ({f"task.{source}"} if source else set())
     for key, now, then in _differences(config, recorded, free):
         raise SpecError(
             f"{key}: the checkpoint fixes it at {then!r}, got {now!r}; leave it out, or start a new run. "

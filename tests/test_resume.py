@@ -353,6 +353,13 @@ def test_a_checkpoint_of_something_else_is_refused(done: str, group: str, capsys
     assert "got one that does not tell 'backend', 'task', 'training'" in capsys.readouterr().err
 
 
+def test_what_may_change_of_a_task_without_a_file_is_none_of_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    train("task=adding", "trainer.steps=1", "trainer.batch_size=2", "backend=numpy", "hydra.run.dir=drawn")
+    assert main(["resume=drawn", "task.length=9", "trainer.steps=2"]) == 2
+    err = capsys.readouterr().err
+    assert "task.length: the checkpoint fixes it at 50, got 9" in err and "task." not in err.split("may change: ")[1]
+
+
 def test_the_same_command_with_resume_goes_on_and_data_may_lie_elsewhere(done: str) -> None:
     shutil.move("tiny.npz", "moved.npz")
     options = [option for option in [*TINY, *SWITCHES["adam"]] if not option.startswith("task.data")]
