@@ -1,6 +1,7 @@
 """The bounds: sound, sharp, honest about what cannot be decided."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,13 @@ def test_the_factor_is_the_quantile_of_students_distribution():
         x = degrees / (degrees + mpmath.mpf(factor(degrees)) ** 2)
         tail = mpmath.betainc(mpmath.mpf(degrees) / 2, 0.5, 0, x, regularized=True)  # both sides
         assert abs(tail * precision.COMPARED / precision.FALSE_ALARM - 1) < 1e-4  # double precision of 1 - p
+
+
+def test_the_clause_states_the_factor_that_is_used(root: Path):
+    text = (root / "spec" / "SPEC.md").read_text(encoding="utf-8")
+    exponents = [round(np.log10(number)) for number in (precision.FALSE_ALARM, precision.COMPARED)]
+    assert f"c = {factor():.2f} is the quantile" in text and f"at 10^{exponents[0]} / 10^{exponents[1]}: a run" in text
+    assert f"evaluated {precision.SAMPLES} times" in text and f"with {precision.SAMPLES} degrees of freedom" in text
 
 
 def test_errors_are_drawn_with_the_root_mean_square_that_the_clause_states():

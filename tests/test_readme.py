@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from rnnzoo.conformance.items import items
+from rnnzoo.conformance.pair_cases import AnyCase
+from rnnzoo.conformance.training import TrainingCase
+from rnnzoo.conformance.trajectories import Trajectory
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 COMMANDS = [
@@ -85,6 +90,15 @@ def test_the_commands_in_the_prose_run(folder: Path):
     )
     _run(folder, "rnnzoo sample lm/model.safetensors")
     _run(folder, 'eval "$(rnnzoo train -sc install=bash)"')
+
+
+def test_the_readme_counts_what_is_checked():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = [item.case for item in items() if item.check in ("results", "training", "trajectory")]
+    models = {case.name for case in table if isinstance(case, AnyCase)}  # a precision has numbers of its own bits
+    runs, short = [{case.name for case in table if isinstance(case, kind)} for kind in (Trajectory, TrainingCase)]
+    assert f"the three backends, {len(models)} models and {len(runs | short)} training runs in two precisions" in text
+    assert f"{len(short)} of the training runs have three updates each" in text
 
 
 def test_the_make_targets_of_the_readme_exist():
