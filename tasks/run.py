@@ -109,6 +109,9 @@ class Run:
 
     def _go_on_from(self, start: Start) -> None:
         state, made = start.state, start.contents.provenance
+        most = self.task.steps_per_epoch(self._settings["batch_size"])
+        if state.batch > most:
+            raise SpecError(f"{start.path}: expected at most the {most} batches of an epoch as used, got {state.batch}")
         self._trainer.load_state(state.trainer)
         self.steps, self._epoch, self._batch, self._seconds = state.step, state.epoch, state.batch, state.seconds
         self._before = state.before

@@ -353,6 +353,14 @@ def test_a_checkpoint_of_something_else_is_refused(done: str, group: str, capsys
     assert "got one that does not tell 'backend', 'task', 'training'" in capsys.readouterr().err
 
 
+def test_a_place_beyond_the_data_is_refused(done: str, capsys: pytest.CaptureFixture[str]) -> None:
+    contents, run = load_run(Path("done/checkpoints/step_000000004.safetensors"))
+    for batch, status in ((4, 0), (5, 2)):  # 16 rows by 4
+        save(Path("other.safetensors"), contents, replace(run, batch=batch))
+        assert main(["resume=other.safetensors", "trainer.steps=9"]) == status
+    assert "expected at most the 4 batches of an epoch as used, got 5" in capsys.readouterr().err
+
+
 def test_what_may_change_of_a_task_without_a_file_is_none_of_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
     train("task=adding", "trainer.steps=1", "trainer.batch_size=2", "backend=numpy", "hydra.run.dir=drawn")
     assert main(["resume=drawn", "task.length=9", "trainer.steps=2"]) == 2
