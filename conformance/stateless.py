@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..spec.backend import Result
+from ..spec.backend import Result, unsupported
 from ..spec.errors import UnsupportedError
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
 from ..spec.model import ModelSpec
@@ -50,7 +50,7 @@ class StatelessBackend:
 
     def build(self, spec: ModelSpec, seed: int = 0, dtype: str = "float32") -> StatelessModel:
         """The spec with its initial weights. Raises UnsupportedError or WeightError."""
-        reason = self.supports(spec)
+        reason = unsupported(self, spec)
         if reason is None and dtype not in self.dtypes:
             reason = f"{self.name} computes in {' and '.join(self.dtypes)}, not in {dtype}"
         if reason:

@@ -76,7 +76,7 @@ class Recurrent(nn.Module):
         self._in_place = load_cell(spec.cell).IN_PLACE
         # Read once, as torch.compile does not follow the spec into its YAML files.
         self._state_names, self._output = spec.cell_definition.states, spec.cell_definition.output
-        self._directions = spec.directions
+        self._directions, self._output_size = spec.directions, spec.output_size
         self._names = names_of(self)
         name = check_dtype(dtype_name(dtype))
         for parameter in parameters(spec):
@@ -177,7 +177,7 @@ class Recurrent(nn.Module):
 
     def _between_layers(self, inputs: Tensor, rows: Rows | None, layer: int, masks: Masks | None) -> Tensor | None:
         """The factors of dropout of a layer's merged outputs, in their order."""
-        shape = (inputs.shape[1], inputs.shape[0], self.spec.output_size)
+        shape = (inputs.shape[1], inputs.shape[0], self._output_size)
         factors = dropout.factors(self.spec, masks, "between_layers", layer, 0, shape, inputs)
         return factors if factors is None or rows is None else rows.taken(factors.expand(shape).transpose(0, 1))
 
