@@ -249,7 +249,8 @@ def test_dropout_is_a_part_of_the_model_with_the_seed_of_the_run() -> None:
 def test_help_names_the_groups_and_starts_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for line in ("task: adding, ", "model: bi_rnn, irnn, simple_rnn, stacked_bi_rnn, stacked_rnn", "optimizer: adagrad"):
+    models = "model: bi_rnn, irnn, simple_rnn, stacked_bi_rnn, stacked_rnn"
+    for line in ("task: adding, ", models, "optimizer: adagrad"):
         assert line in out
     assert "hydra/rnnzoo" not in out and not list(Path().iterdir())
 

@@ -20,6 +20,8 @@ class Composed(Wrapped):
     order in which the direction reads them.
     """
 
+    encoder_decoders = False
+
     def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
         weights, valid = self.to_spec(model), valid_steps(inputs, arguments)
         series = without_padding(inputs, valid)
