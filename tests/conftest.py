@@ -27,6 +27,13 @@ ROOT = Path(__file__).parents[1]
 TOY = Path(__file__).parent / "toy_cell"
 
 
+@pytest.fixture(autouse=True)
+def absl_leaves_the_captured_output_open() -> None:
+    """Hydra shuts handlers of logging down; absl's, as old as TensorFlow's import, would close the file of pytest."""
+    if "absl.logging" in sys.modules:
+        sys.modules["absl.logging"].get_absl_handler().python_handler.stream = sys.__stderr__
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

@@ -102,7 +102,7 @@ def states(step: Step, given: Tensors) -> tuple[tuple[Tensor, ...], Tensors]:
         new = step.code.step(p.read(t), q, states, step.f)
         if mask is not None:
             new = {name: tf.where(mask.read(t), value, states[name]) for name, value in new.items()}
-        new = {name: new[name] for name in states}
+        new = _shaped({name: new[name] for name in states}, initial)
         written = {name: kept[name].write(t + 1, value) for name, value in new.items()}
         return t + 1, new, written | ({"q": kept["q"].write(t, q)} if keep else {})
 
@@ -124,6 +124,7 @@ def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor,
     p, q = (_series(given["p"]), _series(tape["q"])) if keep else (None, None)
     series = {name: _series(tape[name]) for name in step.states}
     transposed = tf.transpose(given["recurrent_kernel"])
+    d_final = dict(zip(step.states, d_results[1:], strict=True))
 
     def body(t: Tensor, d_states: Tensors, written: Tensors) -> Any:
         old, new = ({name: array.read(s) for name, array in series.items()} for s in (t, t + 1))
@@ -141,12 +142,11 @@ def backward(step: Step, given: Tensors, tape: Tensors, d_results: tuple[Tensor,
         projections = {"p": d_p} | ({} if additive else {"q": d_q})
         return (
             t - 1,
-            {name: d_old[name] for name in d_states},
+            _shaped({name: d_old[name] for name in d_states}, d_final),
             {name: array.write(t, projections[name]) for name, array in written.items()},
         )
 
     empty = {name: _empty(given["p"]) for name in (("p",) if additive else ("p", "q"))}
-    d_final = dict(zip(step.states, d_results[1:], strict=True))
     _, d_initial, written = tf.while_loop(lambda t, *_: t >= 0, body, (steps - 1, d_final, empty))
     d_p = written["p"].stack()  # (T, B, G*H)
     d_q = _flat(d_p if additive else written["q"].stack())  # (T*B, G*H)
@@ -205,6 +205,13 @@ def _graph(function: Callable[..., Any], *signature: Any) -> Any:
 
 def _times(h: Tensor, given: Tensors) -> Tensor:
     return h * given["factors"] if "factors" in given else h
+
+
+def _shaped(values: Tensors, start: Tensors) -> Tensors:
+    """The values of a loop with what is known of the shapes that they start with; a loop lets none be forgotten."""
+    for name, value in values.items():
+        value.set_shape(start[name].shape)
+    return values
 
 
 def _series(values: Tensor | None) -> Any:
