@@ -70,11 +70,14 @@ def run_suite(
     """Every outcome as it comes. Each implementation has `jobs` processes of its own, and so many run at a time.
 
     They take consecutive items, as the truth of a case serves several, and what a framework compiles does, too.
-    What one implementation had to be held against is kept for the others.
+    What one implementation had to be held against is kept for the others. The last begin: those that load a framework
+    take longest, and so are not left alone at the end.
     """
     jobs = jobs or os.cpu_count() or 1
     size = -(-len(chosen) // jobs)
-    pieces = [(one, list(chosen[k : k + size])) for one in implementations for k in range(0, len(chosen), size)]
+    pieces = [
+        (one, list(chosen[k : k + size])) for one in reversed(implementations) for k in range(0, len(chosen), size)
+    ]
     found: queue.SimpleQueue[tuple[Implementation, Outcome] | BaseException | None] = queue.SimpleQueue()
     stopped = threading.Event()
 

@@ -71,7 +71,7 @@ class Trajectory(Described):
     optimizer: Optimizer
     clip: Clip | None = None
     schedule: Schedule | None = None
-    rows: int = 3
+    rows: int = 2
     updates: int = UPDATES
 
     KIND: ClassVar[str] = "trajectory"
