@@ -47,8 +47,8 @@ RATES: tuple[Schedule | None, ...] = (StepDecay(20), None, Cosine(UPDATES, 0.1),
 CLIPS: tuple[Clip | None, ...] = (None, ClipByGlobalNorm(0.5), ClipByValue(0.05))
 SPREAD: Mapping[str, Sequence[str]] = {  # tasks of the suite's runs, by rule; those that take longest are few
     "simple_rnn": ("digits", "forecast", "char_lm", "digits", "forecast", "tagging"),
-    "bi_rnn": ("forecast", "digits", "tagging", "forecast", "digits", "digits"),
-    "stacked_rnn": ("digits", "forecast", "forecast", "digits", "forecast", "char_lm"),
+    "bi_rnn": ("forecast", "digits", "digits", "forecast", "digits", "digits"),
+    "stacked_rnn": ("digits", "forecast", "forecast", "digits", "forecast", "forecast"),
     "stacked_bi_rnn": ("forecast", "digits", "digits", "forecast", "digits", "forecast"),
 }
 
