@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
-PIECE, THREADS = 2**20, 2  # bytes that a thread has in hand
+PIECE, THREADS = 2**21, 2  # bytes that a thread has in hand: a transposed piece is 128 columns of 4,096 numbers
 TILE = 64  # rows
 POLYNOMIAL = 0xEDB88320  # of CRC-32, the highest power in the lowest bit
 
