@@ -417,6 +417,7 @@ def readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def dies(path): os.kill(os.getpid(), signal.SIGSEGV)\n"
         "def breaks(path): raise ZeroDivisionError\n"
         "def sleeps(path): time.sleep(60)\n"
+        "def loops(path):\n    while True: pass\n"
         "def talks(path): return 'x' * 2**27\n"
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -432,14 +433,15 @@ def test_a_child_answers_with_data(readers: str) -> None:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("eats", "memory"), ("dies", "signal 11"), ("breaks", "exit status 1"), ("sleeps", "not read within"),
-        ("talks", "bytes"),
+        ("eats", "memory"), ("dies", "signal 11"), ("breaks", "exit status 1"), ("sleeps", "5 seconds by the"),
+        ("loops", "not read within 1 seconds;"), ("talks", "bytes"),
     ],
 )  # fmt: skip
 def test_whatever_befalls_the_child_is_one_error(
     readers: str, function: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rnnzoo.spec.sandbox.SECONDS", 5)
+    monkeypatch.setattr("rnnzoo.spec.sandbox.SECONDS", 1)
+    monkeypatch.setattr("rnnzoo.spec.sandbox.WAIT", 5 if function == "sleeps" else 60)
     with pytest.raises(FileError, match=words) as caught:
         examined(f"{readers}:{function}", Path("a"))
     assert str(caught.value).startswith("a: ") and len(str(caught.value).splitlines()) == 1
