@@ -10,7 +10,7 @@ from . import importing as importing  # first: TensorFlow itself
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +21,18 @@ from numpy.typing import ArrayLike
 
 from ..spec.backend import Result
 from ..spec.errors import UnsupportedError
-from ..spec.found import FoundLayer, Hints, Original
+from ..spec.found import Hints, Original
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
-from ..spec.model import Embedding, Head, ModelSpec
+from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, checked_weights, initial_weights, weights_dtype
-from ..spec.stored import StoredTensor
-from . import architecture, options
+from . import architecture
+from .anatomy import Anatomy, anatomy_of, built_cells
 from .backend import full_precision
-from .configuration import PASSING, Record, chain, layers
 from .files import FILES
-from .finding import found_layers
 from .merging import merge
-from .rebuilding import cells, rebuilt
+from .rebuilding import rebuilt
 
 Tensor = Any
-
-
-@dataclass
-class Anatomy:
-    """The layers that a model is made of, and what they are to the spec.
-
-    Attributes:
-        model: the whole.
-        spec: of it.
-        embedding, head: layers, or None.
-        recurrent: the recurrent layers from the bottom.
-        variables: of each weight the Keras variable, and whether it is transposed.
-    """
-
-    model: Any
-    spec: ModelSpec
-    embedding: Any
-    recurrent: list[Any]
-    head: Any
-    variables: dict[str, tuple[Any, bool]]
-
-    @property
-    def dtype(self) -> str:
-        """Of the weights."""
-        return str(next(iter(self.variables.values()))[0].dtype)
 
 
 class PlainKeras:
@@ -106,11 +79,11 @@ class PlainKeras:
 
     def spec_of(self, model: Any) -> ModelSpec:
         """What it is to the spec. Raises UnsupportedError for what the spec does not have, by its name."""
-        return _anatomy(model).spec
+        return anatomy_of(model).spec
 
     def variables(self, model: Any) -> dict[str, tuple[Any, bool]]:
         """The Keras variables by canonical name, and whether each is transposed. Raises UnsupportedError."""
-        return _anatomy(model).variables
+        return anatomy_of(model).variables
 
     def to_spec(self, model: Any) -> Weights:
         """A copy of the weights under their canonical names."""
@@ -119,7 +92,7 @@ class PlainKeras:
 
     def from_spec(self, model: Any, weights: Mapping[str, ArrayLike], *, cast: bool = False) -> None:
         """Set all weights. Raises WeightError unless every name, shape and dtype fits."""
-        anatomy = _anatomy(model)
+        anatomy = anatomy_of(model)
         checked = checked_weights(anatomy.spec, weights, anatomy.dtype, cast=cast)
         for name, (variable, transposed) in anatomy.variables.items():
             variable.assign(checked[name].T if transposed else checked[name])
@@ -138,7 +111,7 @@ class PlainKeras:
 
         The scores are the whole model's own where it can be given all of that: neither an initial state nor a mask.
         """
-        anatomy = _anatomy(model)
+        anatomy = anatomy_of(model)
         given = checked_inputs(
             anatomy.spec, anatomy.dtype, inputs,
             lengths=lengths, mask=mask, initial_state=initial_state, context=context,
@@ -163,7 +136,7 @@ class PlainKeras:
         context: ArrayLike | None = None,
     ) -> dict[str, Any]:
         """Gradients of everything for the given cotangents. Raises InputError."""
-        anatomy = _anatomy(model)
+        anatomy = anatomy_of(model)
         spec, dtype = anatomy.spec, anatomy.dtype
         given = checked_inputs(
             spec, dtype, inputs, lengths=lengths, mask=mask, initial_state=initial_state, context=context
@@ -176,73 +149,6 @@ class PlainKeras:
             zeros = np.zeros(spec.state_shape(len(given.inputs)), dtype)
             given = replace(given, initial_states={spec.cell_definition.states[0]: zeros})
         return _gradients(anatomy, given, cotangents)
-
-
-def _anatomy(model: Any) -> Anatomy:
-    """Take a model apart. Raises UnsupportedError."""
-    data = keras.saving.serialize_keras_object(model)
-    items = [item for item in chain(data) if item["class_name"] not in ("InputLayer", *PASSING)]
-    embedding = _layer(model, items.pop(0)) if items and items[0]["class_name"] == "Embedding" else None
-    head = _layer(model, items.pop()) if len(items) > 1 and items[-1]["class_name"] == "Dense" else None
-    if strange := [
-        options.own_class(item) or item["class_name"]
-        for item in items
-        if not options.RECURRENT.fullmatch(item["class_name"])
-    ]:
-        raise UnsupportedError(
-            f"{model.name}: expected recurrent layers alone between Embedding and Dense, got {strange}"
-        )
-    if not items:
-        raise UnsupportedError(f"{model.name}: expected recurrent layers of which each reads the one below alone")
-    recurrent = [_layer(model, item) for item in items]
-    cells_of = {record.key: _cells(layer) for record, layer in zip(layers(data).records, recurrent, strict=True)}
-    found, variables = _found(layers(data).records, cells_of)
-    assert found.network is not None
-    spec = found.network
-    weights = {name: (variables[part.name], part.transposed) for name, part in found.parts.items()}
-    if embedding is not None:
-        if embedding.mask_zero:
-            raise UnsupportedError(
-                f"{embedding.name}: expected mask_zero=False; give lengths or a mask with the inputs"
-            )
-        spec = replace(spec, embedding=Embedding(embedding.input_dim))
-        weights = {"embedding.weight": (embedding.embeddings, False), **weights}
-    if head is not None:
-        if options.activation({"config": head.get_config()}) != "linear":
-            raise UnsupportedError(f"{head.name}: expected a Dense layer without an activation at the end")
-        reads = "steps" if recurrent[-1].return_sequences else "final"
-        spec = replace(spec, head=Head(head.units, head.use_bias, reads))
-        weights |= {"head.weight": (head.kernel, True)} | ({"head.bias": (head.bias, False)} if head.use_bias else {})
-    return Anatomy(model, spec, embedding, recurrent, head, weights)
-
-
-def _layer(model: Any, item: options.Data) -> Any:
-    return model.get_layer(options.name_of(item)) if hasattr(model, "layers") else model
-
-
-def _cells(layer: Any) -> list[Any]:
-    """The cells of both directions. Raises UnsupportedError where they have no weights yet."""
-    found = cells(layer)
-    if not layer.built or not all(hasattr(cell, "kernel") for cell in found):
-        raise UnsupportedError(f"{layer.name}: has no weights yet; call it once, or build it with its input's shape")
-    return found
-
-
-def _found(records: list[Record], cells_of: Mapping[str, list[Any]]) -> tuple[FoundLayer, dict[str, Any]]:
-    """The one layer or stack that the layers are, and their variables by the paths of Keras' files."""
-    variables: dict[str, Any] = {}
-    for record in records:
-        for place, cell in zip(record.cells, cells_of[record.key], strict=True):
-            values = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else [])]
-            variables |= {f"{place.path}/vars/{number}": value for number, value in enumerate(values)}
-    tensors = {n: StoredTensor(Path(), 0, str(value.dtype), tuple(value.shape)) for n, value in variables.items()}
-    layers, _ = found_layers(tensors, Hints(), records)
-    if refused := [layer.refusal for layer in layers if layer.refusal]:
-        raise UnsupportedError(f"a Keras layer {layers[0].path!r}: {refused[0]}" if layers[0].path else refused[0])
-    if len(records) > 1 and layers[-1].path != f"{layers[0].path}..{layers[len(records) - 1].path}":
-        names = ", ".join(layer.path for layer in layers[: len(records)])
-        raise UnsupportedError(f"{names}: expected one stack: the same units, activation, bias and merging, all steps")
-    return layers[-1], variables
 
 
 def _tensors(given: Inputs) -> dict[str, Tensor]:
@@ -262,7 +168,7 @@ def _results(anatomy: Anatomy, given: Inputs, tensors: Mapping[str, Tensor]) -> 
     with ExitStack() as stack:
         for layer in anatomy.recurrent:
             stack.enter_context(_telling_all(layer))
-            count = len(_cells(layer))
+            count = len(built_cells(layer))
             start = {} if initial is None else {"initial_state": tf.unstack(initial)[len(states) : len(states) + count]}
             x, *final = layer(x, mask=mask, **start)
             states += final
