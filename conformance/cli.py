@@ -7,12 +7,12 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from ..spec.errors import ConformanceError, InputError, RnnZooError
+from . import converting
 
 EPILOG = (
     "Files: .safetensors (canonical, or of any names), .safetensors.index.json, .torch.safetensors, .pt, .pth, .bin, "
@@ -167,99 +167,21 @@ def _plot(options: argparse.Namespace) -> int:
 
 def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("convert", help="convert a recurrent layer or model, with a proof", epilog=EPILOG)
-    command.add_argument("source", type=Path, metavar="SRC")
-    command.add_argument("target", type=Path, metavar="DST")
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--layer", metavar="PATH", help="the layer of SRC, as `rnnzoo inspect SRC` names it")
-    which.add_argument(
-        "--all", action="store_true",
-        help="every layer, each into a file with its path in its name; one that is refused is named, the others are "
-             "written, and the exit status is 2, or 1 where one could not be proven",
-    )  # fmt: skip
-    _add_hints(command)
-    command.add_argument(
-        "--plain", action="store_true",
-        help="write the framework's own standard layers (torch.nn.RNN, Keras' SimpleRNN), which need no rnnzoo",
-    )  # fmt: skip
-    command.add_argument(
-        "--prefix", default="", help="before the names in a plain state dict (encoder.rnn.), or of layers in a .keras"
-    )
-    command.add_argument(
-        "--inputs", type=Path, metavar="NPZ", help="arrays to run the proof on: inputs, and lengths, initial_state, ..."
-    )
-    command.add_argument("--report", type=Path, metavar="JSON", help="write what was done, with every number")
-    command.add_argument("--force", action="store_true", help="replace DST if it exists")
-    command.set_defaults(command=_convert)
-
-
-def _add_hints(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--spec", type=Path, help="the model's spec (YAML or JSON), for a file that carries none")
-    command.add_argument(
-        "--nonlinearity", choices=("tanh", "relu", "sigmoid", "identity"),
-        help="where a file does not tell it, as a torch state dict does not (default: tanh)",
-    )  # fmt: skip
-
-
-def _hints(options: argparse.Namespace) -> Any:
-    from ..spec.found import Hints
-    from .formats import read_spec
-
-    return Hints(read_spec(options.spec), options.nonlinearity)
-
-
-def _convert(options: argparse.Namespace) -> int:
-    from ..spec.checkpoint import check_writable
-    from ..spec.npz import read_npz
-    from . import conversion_report
-    from .convert import Refused, convert, convert_all
-
-    if options.prefix and not options.plain:
-        raise InputError("--prefix: names in a plain state dict; pass --plain too")
-    if options.report:
-        check_writable(options.report, force=options.force)
-        if options.report.absolute() in (options.source.absolute(), options.target.absolute()):
-            raise InputError(f"--report {options.report}: expected a file of its own")
-    settings = {
-        "hints": _hints(options), "plain": options.plain, "prefix": options.prefix, "force": options.force,
-        "inputs": read_npz(options.inputs) if options.inputs else None,
-    }  # fmt: skip
-    if options.all:
-        done = _told(convert_all(options.source, options.target, **settings))
-    else:
-        done = _told([convert(options.source, options.target, layer=options.layer, **settings)])
-    if options.report:
-        conversion_report.write(options.report, done, many=options.all)
-    errors = [one.error for one in done if isinstance(one, Refused)]
-    unproven = any(isinstance(error, ConformanceError) for error in errors)
-    return 1 if unproven else 2 if errors else 0
-
-
-def _told(results: Iterable[Any]) -> list[Any]:
-    """Conversions, and layers that were refused: each is told as it comes."""
-    from . import conversion_report
-    from .convert import Refused
-
-    done: list[Any] = []
-    for one in results:
-        if isinstance(one, Refused):
-            print(f"rnnzoo: {conversion_report.refusal(one)}", file=sys.stderr)
-        else:
-            print("\n" * bool(done) + conversion_report.text(one))
-        done.append(one)
-    return done
+    converting.add_arguments(command)
+    command.set_defaults(command=converting.convert_command)
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("inspect", help="show the recurrent layers and models in a file", epilog=EPILOG)
     command.add_argument("file", type=Path, metavar="FILE")
-    _add_hints(command)
+    converting.add_hints(command)
     command.set_defaults(command=_inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:
     from .inspection import describe
 
-    print(describe(options.file, _hints(options)))
+    print(describe(options.file, converting.hints_of(options)))
     return 0
 
 
