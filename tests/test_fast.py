@@ -11,7 +11,18 @@ import pytest
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.items import item
 from rnnzoo.conformance.outcomes import run
-from rnnzoo.spec import Head, ModelSpec, load_backend
+from rnnzoo.spec import (
+    SGD,
+    Batch,
+    Context,
+    CrossEntropy,
+    EncoderDecoderSpec,
+    Head,
+    ModelSpec,
+    Source,
+    TrainingSpec,
+    load_backend,
+)
 
 B, T, I, H = 4, 13, 3, 5  # noqa: E741 (the spec's symbol)
 PACKAGES = {"numpy": "numpy_impl", "torch": "torch_impl"}
@@ -162,3 +173,26 @@ def test_a_graph_of_any_length_runs_the_compiled_loop(compiled: list[Any], asser
         inputs = np.random.default_rng(steps).standard_normal((B, steps, I))
         assert_run({"outputs": graph(inputs).numpy()}, model, inputs)
     assert compiled
+
+
+LABELLER = ModelSpec("bi_rnn", I, H, head=Head(2))
+PAIR = EncoderDecoderSpec(
+    ModelSpec("simple_rnn", I, H), ModelSpec("simple_rnn", I, H, head=Head(2), context=Context(H))
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "worth", "key", "loops"),
+    [(LABELLER, 10**9, False, 0), (LABELLER, 0, True, 2), (PAIR, 10**9, False, 0), (PAIR, B * T * H, None, 2)],
+)
+def test_an_update_is_traced_with_the_loops_that_its_sizes_call_for(
+    spec: Any, worth: int, key: bool | None, loops: int, compiled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_module("tf_impl", "fast"), "WORTH", worth)
+    trainer = load_backend("tf").trainer(load_backend("tf").build(spec), TrainingSpec(CrossEntropy(), SGD(0.1)))
+    source = Source(np.ones((B, T, I))) if spec is PAIR else None
+    trainer.step(Batch(np.ones((B, T - 1, I)), np.zeros((B, T - 1), int), context=source))
+    ((found, _),) = trainer.graph.functions
+    (graph,) = trainer.graph.functions.values()
+    both = any("worth_compiling" in operation.name for operation in graph.graph.get_operations())
+    assert found is key and both == (key is None) and len(compiled) == loops

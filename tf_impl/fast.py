@@ -6,7 +6,9 @@ once in a process, in 0.1 to 0.3 s. Within a user's own `jit_compile=True` XLA c
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
@@ -67,16 +69,32 @@ class Loop:
 
 
 def _either(given: Tensors, fast: Callable[[], Any], plain: Callable[[], Any]) -> Any:
-    """What the compiled loop gives where it is worth it: decided here where all sizes are known, else in the graph."""
-    p, kernel = given["p"].shape, given["recurrent_kernel"].shape
-    if p.is_fully_defined() and kernel.is_fully_defined():
-        return fast() if _worth(p.num_elements(), p[1] * kernel.num_elements()) else plain()
-    products = tf.shape(given["p"])[1] * tf.size(given["recurrent_kernel"])
-    return tf.cond(tf.logical_and(tf.size(given["p"]) >= WORTH, products < SMALL), fast, plain)
+    """What the compiled loop gives where it is worth it: decided here where the sizes are known, else in the graph."""
+    (T, B, width), H = given["p"].shape, given["recurrent_kernel"].shape[0]
+    known = worth(T, B, H, width) if None not in (T, B, H, width) else _DECIDED.get()
+    if known is not None:
+        return fast() if known else plain()
+    numbers, rows = tf.size(given["p"]), tf.shape(given["p"])[1]
+    is_worth = tf.logical_and(numbers >= WORTH, rows * tf.size(given["recurrent_kernel"]) < SMALL)
+    return tf.cond(is_worth, fast, plain, name="worth_compiling")
 
 
-def _worth(numbers: int, products: int) -> bool:
-    return numbers >= WORTH and products < SMALL
+def worth(steps: int, rows: int, units: int, width: int) -> bool:
+    """Whether a loop of these sizes is worth compiling; width is that of the projections, G*H."""
+    return steps * rows * width >= WORTH and rows * units * width < SMALL
+
+
+_DECIDED: ContextVar[bool | None] = ContextVar("decided", default=None)
+
+
+@contextmanager
+def decided(worth: bool | None) -> Iterator[None]:
+    """Within, loops of unknown sizes are traced as worth compiling or not; None: as both, and chosen as they run."""
+    token = _DECIDED.set(worth)
+    try:
+        yield
+    finally:
+        _DECIDED.reset(token)
 
 
 def bucket(steps: Any) -> Any:

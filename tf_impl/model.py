@@ -49,7 +49,7 @@ class SequenceModel(keras.Model):
         self.core = Recurrent(core_of(spec), seed=seed, dtype=self.dtype, return_state=True, name="core")
         self.head: Any = spec.head and _dense("head", spec.output_size, spec.head.size, spec.head.bias, self.dtype)
         from_spec(self, initial_weights(spec, seed, self.dtype))
-        self._step_graph = Graph(self._step)
+        self._step_graph = Graph(self._step, worth=lambda given: False)  # one step
         self.supports_masking = True
         self.built = True
 

@@ -44,6 +44,11 @@ def step_of(spec: ModelSpec) -> Step:
     return Step(cell.states, cell.output, load_cell(cell.name), spec.nonlinearity)
 
 
+def worth(spec: ModelSpec, rows: int, steps: int) -> bool:
+    """Whether the loops of a model are worth compiling for that many rows and steps."""
+    return fast.worth(steps, rows, spec.hidden_size, len(spec.cell_definition.gates) * spec.hidden_size)
+
+
 def run(step: Step, arguments: Tensors) -> tuple[Tensor, Tensors]:
     """Outputs (T, B, H) and final states (B, H) by name.
 

@@ -166,7 +166,7 @@ class Recurrent(keras.layers.Layer):
             for name, array in initial_weights(spec, seed, self.dtype).items():
                 self._add(name, turned(name, array))
         self.dropout_calls = counter() if spec.dropout else None
-        self._step_graph = Graph(self.step_of)
+        self._step_graph = Graph(self.step_of, worth=lambda given: False)  # one step
         self.supports_masking = True
         self.build((None, None, spec.input_size))
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ..spec.backend import StepResult
 from ..spec.dropout import Masks
+from ..spec.encoder_decoder import networks
 from ..spec.errors import UnsupportedError, listed
 from ..spec.training import (
     Batch,
@@ -20,6 +21,7 @@ from ..spec.training import (
     checked_state,
     checked_update,
 )
+from . import recurrence
 from .arguments import context_of, named_states, tensors_of
 from .dropout import int64
 from .encoder_decoder import EncoderDecoder
@@ -79,8 +81,9 @@ class Trainer:
         self._optimizer.build(list(self._weights.values()))
         self._carried: dict[str, Array] | None = None
         self._drops = model.spec.dropout is not None
-        self.graph = Graph(self._update)
-        self._slopes, self._applied = Graph(self._gradients), Graph(self._apply)  # of an update by several batches
+        self.graph = Graph(self._update, self._worth)
+        self._slopes = Graph(self._gradients, self._worth)  # of an update by several batches
+        self._applied = Graph(self._apply)
 
     def step(self, batch: Batch, *more: Batch) -> StepResult:
         """One update by all batches; the loss before it and the gradients' global norm before clipping.
@@ -118,6 +121,13 @@ class Trainer:
         }
         found |= {f"masks.{name}": int64(word) for name, word in masks._asdict().items()} if self._drops else {}
         return tensors_of(batch.arguments) | found
+
+    def _worth(self, given: dict[str, Tensor]) -> bool | None:
+        """Whether the loops are worth compiling; None where those of an encoder are and those of a decoder are not."""
+        read = (given[name] for name in ("source.inputs", "inputs") if name in given)
+        sizes = zip(networks(self.model.spec), read, strict=True)
+        found = {recurrence.worth(spec, *inputs.shape[:2]) for spec, inputs in sizes}
+        return found.pop() if len(found) == 1 else None
 
     def _update(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         loss, gradients, final = self._gradients(given)
