@@ -123,13 +123,23 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
     recurrence, fast = _module("tf_impl", "recurrence"), _module("tf_impl", "fast")
     monkeypatch.setattr(fast, "WORTH", 0)
     monkeypatch.setattr(recurrence, "_loop", functools.cache(recurrence._loop.__wrapped__))
-    loops, forward = [], fast.Loop._fast_forward
-    monkeypatch.setattr(fast.Loop, "_fast_forward", lambda loop, given: loops.append(loop) or forward(loop, given))
+    loops, call = [], fast.Either.__call__
+
+    def spy(loop: Any, worth: Any, *arguments: Any) -> Any:
+        if worth is not False:
+            loops.append(loop)
+        return call(loop, worth, *arguments)
+
+    monkeypatch.setattr(fast.Either, "__call__", spy)
     return loops
 
 
 @pytest.mark.parametrize("case", [*CASES, HOLES], ids=lambda case: case.name)
-def test_the_compiled_loop_is_right(case: Case, compiled: list[Any]) -> None:
+@pytest.mark.parametrize("filled", [3, 0])
+def test_the_compiled_loop_is_right(
+    case: Case, filled: int, compiled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_module("tf_impl", "fast"), "BUCKETS", [T + filled])
     for check in ("results", "gradients"):
         outcome = run(load_backend("tf"), item(check, case, "float32" if case.spec.num_layers == 1 else "float64"))
         assert outcome.verdict == "passed", outcome.message
@@ -145,16 +155,15 @@ def test_a_cell_of_two_states_is_compiled_too(compiled: list[Any], toy_cell: Cal
 
 def test_a_new_length_in_a_bucket_compiles_nothing(compiled: list[Any], assert_run: Callable[..., None]) -> None:
     backend = load_backend("tf")
-    model, fast = backend.build(ModelSpec("simple_rnn", I, H), dtype="float64"), _module("tf_impl", "fast")
-    counts = set()
-    for steps in (33, 34, 36):
-        assert fast.bucket(steps) == int(fast.bucket(load_steps(steps))) == 36
+    model, fast = backend.build(ModelSpec("bi_rnn", I, H), dtype="float64"), _module("tf_impl", "fast")
+    counts = []
+    for steps in (41, 42, 43, 44):  # 44 is a bucket: nothing is filled up
+        assert fast.bucket(steps) == int(fast.bucket(load_steps(steps))) == 44
         inputs = np.random.default_rng(steps).standard_normal((2, steps, I))
         assert_run(backend.run(model, inputs).arrays(), model, inputs)
-        backend.gradients(model, inputs, np.ones((2, steps, H)))
-        (loop,) = set(compiled)
-        counts.add((loop._states.experimental_get_tracing_count(), loop._gradients.experimental_get_tracing_count()))
-    assert counts == {(1, 1)}
+        backend.gradients(model, inputs, np.ones((2, steps, 2 * H)))
+        counts.append([loop.compiled.experimental_get_tracing_count() for loop in dict.fromkeys(compiled)])
+    assert counts == [[1] * 4] * 3 + [[1] * 8]
 
 
 def load_steps(steps: int) -> Any:
@@ -183,7 +192,7 @@ PAIR = EncoderDecoderSpec(
 
 @pytest.mark.parametrize(
     ("spec", "worth", "key", "loops"),
-    [(LABELLER, 10**9, False, 0), (LABELLER, 0, True, 2), (PAIR, 10**9, False, 0), (PAIR, B * T * H, None, 2)],
+    [(LABELLER, 10**9, False, 0), (LABELLER, 0, True, 4), (PAIR, 10**9, False, 0), (PAIR, B * T * H, None, 4)],
 )
 def test_an_update_is_traced_with_the_loops_that_its_sizes_call_for(
     spec: Any, worth: int, key: bool | None, loops: int, compiled: list[Any], monkeypatch: pytest.MonkeyPatch

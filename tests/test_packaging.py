@@ -45,6 +45,7 @@ OWN_FILES = {
     "tf_impl": {
         "importing.py",  # Keras has backends of its own, and TensorFlow logs while it is loaded
         "arguments.py",  # Keras calls layers with shapes and values that are known only later
+        "series.py",  # a loop that XLA compiles has no lists of tensors
         "graphs.py",  # TensorFlow traces a call into a graph before it is fast
         "optimizers.py",  # users hand them to `fit`
         "optimizer_state.py",  # and have their own, whose state moves

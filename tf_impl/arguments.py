@@ -91,7 +91,8 @@ def states_by_name(spec: ModelSpec, given: Any, inputs: Tensor, dtype: str) -> T
     """States (L*D, B, H) by name, for inputs (B, ...): zeros where none are given. Raises InputError."""
     names, rows = spec.cell_definition.states, spec.num_layers * spec.num_directions
     if given is None:
-        return {name: tf.zeros([rows, tf.shape(inputs)[0], spec.hidden_size], dtype) for name in names}
+        B = tf.shape(inputs)[0] if inputs.shape[0] is None else inputs.shape[0]
+        return {name: tf.zeros([rows, B, spec.hidden_size], dtype) for name in names}
     if not isinstance(given, Mapping):
         if len(names) > 1:
             raise InputError(f"state: cell {spec.cell} has the states {listed(names)}; give a dict with each of them")

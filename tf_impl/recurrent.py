@@ -7,12 +7,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..spec.dropout import Masks
+from ..spec.dropout import STEPWISE, Masks
 from ..spec.encoder_decoder import spec_from_text
 from ..spec.errors import SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
-from . import dropout, recurrence, streaming
+from . import dropout, fast, recurrence, streaming
 from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, states_by_name, valid_steps
 from .dropout import counter, masks_of_call
 from .graphs import Graph
@@ -37,19 +37,29 @@ def forward(
     weights as the layer names them; inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name; masks of
     dropout, None to drop nothing.
     """
-    x = tf.transpose(inputs, [1, 0, 2])  # (T, B, I)
-    valid = None if mask is None else tf.transpose(mask)[:, :, None]  # (T, B, 1)
+    B, T, _ = _shape(inputs)
+    compiled = worth_compiling(spec, B, T)
+    length = fast.filled(T, compiled)
+    x, valid = inputs, None if mask is None else mask[:, :, None]  # (B, T, 1)
     if valid is not None:
-        x = tf.where(valid, x, tf.zeros([], x.dtype))
+        x, valid = tf.where(valid, x, tf.zeros([], x.dtype)), fast.longer(valid, length)
+    x = fast.longer(x, length)
+    given = {} if valid is None else {"mask": valid}
+    given |= {} if length is T else {"steps": tf.convert_to_tensor(T)}
     rows = {name: tf.unstack(states, spec.num_layers * spec.num_directions) for name, states in initial.items()}
     finals = []
     for layer in range(spec.num_layers):
-        outputs, final = _layer(spec, weights, layer, x, valid, rows, masks)
+        outputs, final = _layer(spec, weights, layer, x, given, rows, masks, compiled)
         finals += final
-        x = merge(spec.merge, outputs)  # (T, B, F)
-        x = _times(x, dropout.factors(spec, masks, "between_layers", layer, 0, _shape(x), x.dtype))
+        x = merge(spec.merge, outputs)  # (B, T, F)
+        x = _times(x, _factors(spec, masks, "between_layers", layer, 0, x))
     stacked = {name: tf.stack([final[name] for final in finals]) for name in initial}
-    return tf.transpose(x, [1, 0, 2]), stacked
+    return fast.shorter(x, T), stacked
+
+
+def worth_compiling(spec: ModelSpec, rows: Any, steps: Any) -> Any:
+    """Whether the loops of a model are, for so many rows and steps: a bool, or a tensor of one in a graph."""
+    return fast.worth(rows, steps, len(spec.cell_definition.gates) * spec.hidden_size)
 
 
 def _layer(
@@ -57,30 +67,28 @@ def _layer(
     weights: Mapping[str, Tensor],
     layer: int,
     x: Tensor,
-    valid: Tensor | None,
+    given: Tensors,
     initial: Tensors,
     masks: Masks | None,
+    compiled: Any,
 ) -> tuple[list[Tensor], list[Tensors]]:
-    """Of each direction the outputs (T, B, H), in time order, and the final states (B, H) by name."""
-    step, (T, B, _), H = recurrence.step_of(spec), _shape(x), spec.hidden_size
+    """Of each direction the outputs (B, T, H) and the final states (B, H) by name."""
+    (B, T, _), H = _shape(x), spec.hidden_size
     projections = _projections(spec, weights, layer, x, masks)
     outputs, finals = [], []
     for d, direction in enumerate(spec.directions):
         prefix, index = f"layers.{layer}.{direction}.", layer * spec.num_directions + d
-        arguments = {"p": in_time_order(projections[d], direction)}
-        arguments["recurrent_kernel"] = weights[prefix + "recurrent_kernel"]
+        arguments = given | {"p": projections[d], "recurrent_kernel": weights[prefix + "recurrent_kernel"]}
         arguments |= {f"initial.{name}": states[index] for name, states in initial.items()}
         if spec.bias == "double":
             arguments["recurrent_bias"] = weights[prefix + "recurrent_bias"]
-        if valid is not None:
-            arguments["mask"] = in_time_order(valid, direction)
         if (factors := dropout.factors(spec, masks, "state", layer, d, (T, B, H), x.dtype)) is not None:
             arguments["factors"] = factors
-        y, final = recurrence.run(step, arguments)
-        y.set_shape((*x.shape[:2], spec.hidden_size))  # a graph of any shape has lost what is known
+        y, final = recurrence.run(recurrence.step_of(spec, direction), arguments, compiled)
+        y.set_shape((*x.shape[:2], H))  # a graph of any shape has lost what is known
         for state in final.values():
-            state.set_shape((x.shape[1], spec.hidden_size))
-        outputs.append(in_time_order(y, direction))
+            state.set_shape((x.shape[0], H))
+        outputs.append(y)
         finals.append(final)
     return outputs, finals
 
@@ -88,12 +96,12 @@ def _layer(
 def _projections(
     spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor, masks: Masks | None
 ) -> list[Tensor]:
-    """The input projections of all steps, (T, B, G*H) for each direction: one product where both read the same."""
-    D, shape = spec.num_directions, _shape(x)
-    kept = [dropout.factors(spec, masks, "inputs", layer, d, shape, x.dtype) for d in range(D)]
+    """The input projections of all steps, (B, T, G*H) for each direction: one product where both read the same."""
+    D = spec.num_directions
+    kept = [_factors(spec, masks, "inputs", layer, d, x) for d in range(D)]
     if kept[0] is None:
-        projections: list[Tensor] = tf.split(_project(spec, weights, layer, x, spec.directions), D, axis=2)
-        return projections
+        joint = _project(spec, weights, layer, x, spec.directions)
+        return [joint] if D == 1 else tf.split(joint, D, axis=2)
     pairs = zip(kept, spec.directions, strict=True)
     return [_project(spec, weights, layer, x * factors, (direction,)) for factors, direction in pairs]
 
@@ -101,11 +109,11 @@ def _projections(
 def _project(
     spec: ModelSpec, weights: Mapping[str, Tensor], layer: int, x: Tensor, directions: tuple[str, ...]
 ) -> Tensor:
-    """The input projections of all steps and some directions as one product, (T, B, D*G*H)."""
+    """The input projections of all steps and some directions as one product, (B, T, D*G*H)."""
     kernel = _joined(directions, weights, layer, "kernel")  # (I_l, D*G*H)
     p = tf.reshape(x, [-1, spec.layer_input_size(layer)]) @ kernel
     if spec.bias != "none":
-        p += _joined(directions, weights, layer, "bias" if spec.bias == "single" else "input_bias")
+        p = tf.nn.bias_add(p, _joined(directions, weights, layer, "bias" if spec.bias == "single" else "input_bias"))
     return tf.reshape(p, [*_shape(x)[:2], kernel.shape[1]])
 
 
@@ -118,15 +126,22 @@ def _times(x: Tensor, factors: Tensor | None) -> Tensor:
     return x if factors is None else x * factors
 
 
+def _factors(spec: ModelSpec, masks: Masks | None, kind: str, layer: int, direction: int, x: Tensor) -> Tensor | None:
+    """What a series (B, T, N) is multiplied by, (B, T, N) or (B, 1, N); None where nothing is dropped."""
+    B, T, N = _shape(x)
+    found = dropout.factors(spec, masks, kind, layer, direction, (T, B, N), x.dtype)
+    if found is None:
+        return None
+    return tf.transpose(found, [1, 0, 2]) if kind in STEPWISE else found[:, None]
+
+
 def _shape(x: Tensor) -> tuple[Any, Any, Any]:
-    """T, B and N; of an unknown size its tensor."""
-    sizes, known = tf.shape(x), x.shape
+    """B, T and N; of an unknown size its tensor."""
+    known = tuple(x.shape)
+    if None not in known:
+        return known
+    sizes = tf.shape(x)
     return tuple(sizes[k] if known[k] is None else known[k] for k in range(3))
-
-
-def in_time_order(series: Tensor, direction: str) -> Tensor:
-    """The series with its first axis flipped for the backward direction; its own inverse."""
-    return tf.reverse(series, [0]) if direction == "backward" else series
 
 
 @keras.saving.register_keras_serializable(package="rnnzoo")

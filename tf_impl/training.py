@@ -21,13 +21,13 @@ from ..spec.training import (
     checked_state,
     checked_update,
 )
-from . import recurrence
 from .arguments import context_of, named_states, tensors_of
 from .dropout import int64
 from .encoder_decoder import EncoderDecoder
 from .graphs import Graph
 from .model import SequenceModel
 from .optimizers import dense, optimizer_of
+from .recurrent import worth_compiling
 from .weights import turned, variables
 
 Tensor = Any
@@ -126,7 +126,7 @@ class Trainer:
         """Whether the loops are worth compiling; None where those of an encoder are and those of a decoder are not."""
         read = (given[name] for name in ("source.inputs", "inputs") if name in given)
         sizes = zip(networks(self.model.spec), read, strict=True)
-        found = {recurrence.worth(spec, *inputs.shape[:2]) for spec, inputs in sizes}
+        found = {worth_compiling(spec, *inputs.shape[:2]) for spec, inputs in sizes}
         return found.pop() if len(found) == 1 else None
 
     def _update(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
