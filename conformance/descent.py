@@ -13,7 +13,7 @@ from ..spec.model import Head
 from ..spec.parameters import Weights
 from ..spec.training import Batch, CrossEntropy, Loss, TrainingSpec
 from .arithmetic import Exact
-from .oracle import Named, Run
+from .oracle import Named, OracleRun
 from .pairs import oracle
 from .tape import Value, total
 from .updates import Update, clipped, global_norm
@@ -51,7 +51,7 @@ def side_by_side(columns: Iterable[Array]) -> Array:
     return np.stack(np.broadcast_arrays(*columns), axis=1)
 
 
-def _loss(loss: Loss, run: Run, update: list[Inputs], given: Inputs, targets: Array) -> Value:
+def _loss(loss: Loss, run: OracleRun, update: list[Inputs], given: Inputs, targets: Array) -> Value:
     """The part of a batch in the loss of its update (SPEC.md, 12.1, 12.2 and 12.11), (S, 1, 1)."""
     head = run.spec.head
     assert head is not None

@@ -28,7 +28,7 @@ DIGITS = 40
 
 
 @dataclass(frozen=True)
-class Run:
+class OracleRun:
     """What a run of the oracle gave, and the leaves that it can be differentiated by.
 
     Attributes:
@@ -129,7 +129,7 @@ class Oracle:
         carried: Mapping[str, Array] | None = None,
         context: Value | None = None,
         masks: Masks | None = None,
-    ) -> Run:
+    ) -> OracleRun:
         """All rows of the inputs; from carried states (S, L*D, B, H), or from a context that was computed.
 
         With masks of dropout, where there are any.
@@ -143,7 +143,7 @@ class Oracle:
         for layer in range(self.spec.num_layers):
             series = self._layer(layer, series, valid, states, final, masks)
         scores = self._scores(series, valid, final)
-        return Run(self.spec, series, final, scores, self.weights, inputs, states, context, self.everything)
+        return OracleRun(self.spec, series, final, scores, self.weights, inputs, states, context, self.everything)
 
     def _series(self, given: Inputs, valid: list[Array]) -> tuple[list[Value], list[Value]]:
         """The leaves among the inputs, and the vectors that the first layer reads, both by time."""

@@ -12,7 +12,7 @@ from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
 from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
 from .arithmetic import Exact
-from .oracle import Oracle, Run
+from .oracle import Oracle, OracleRun
 from .tape import Value
 
 Array = NDArray[Any]
@@ -31,7 +31,9 @@ class Pair:
         values = {side: oracle.weights for side, oracle in self.oracles.items()}
         self.weights = {f"{side}.{name}": value for side, own in values.items() for name, value in own.items()}
 
-    def run(self, given: Inputs, carried: Mapping[str, Array] | None = None, *, masks: Masks | None = None) -> Run:
+    def run(
+        self, given: Inputs, carried: Mapping[str, Array] | None = None, *, masks: Masks | None = None
+    ) -> OracleRun:
         """What the decoder gives, after the encoder has read the source, if there is one."""
         encoder, decoder = self.oracles["encoder"], self.oracles["decoder"]
         above = masks and masks._replace(first_layer=encoder.spec.num_layers)

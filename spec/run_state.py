@@ -71,10 +71,20 @@ class RunState:
         trainer = {name.removeprefix(PREFIX): array for name, array in tensors.items() if name != METRICS}
         trainer["step"] = np.asarray(data["step"], np.int64)
         metrics = tensors[METRICS].tobytes().decode()
-        if not _is_list_of_objects([json.loads(line) for line in metrics.splitlines()]):
-            raise SpecError("training metrics: expected a JSON object on each line")
+        for line in map(json.loads, metrics.splitlines()):
+            _check_line(line)
         return cls(
             trainer, data["epoch"], data["batch"], data["config"], metrics, tuple(data["before"]), data["seconds"]
+        )
+
+
+def _check_line(line: object) -> None:
+    """Raises SpecError unless it is a line of metrics: an event at a step of an epoch, and numbers."""
+    numbers = dict(line) if isinstance(line, dict) else {}
+    named = isinstance(numbers.pop("event", None), str) and {"step", "epoch"} <= numbers.keys()
+    if not named or any(type(value) not in (int, float) for value in numbers.values()):
+        raise SpecError(
+            f"training metrics: expected on each line an object of event, step, epoch and other numbers, got {line!r}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..spec.checkpoint import save
 from .metrics import Metrics
 from .run import DivergedError as DivergedError
-from .run import Run
+from .run import TrainingRun
 from .run_folder import RunFolder, start_of
 
 
@@ -43,7 +43,7 @@ def train(config: Mapping[str, Any], folder: Path) -> Summary:
 def _train(config: Mapping[str, Any], files: RunFolder) -> Summary:
     files.check_free(config["resume"])
     start = start_of(Path(config["resume"])) if config["resume"] else None
-    run = Run(config, files, start)
+    run = TrainingRun(config, files, start)
     files.begin(config)
     with Metrics(files.path, config["trainer"]["tensorboard"], start.state.metrics if start else "") as run.metrics:
         evaluation = run.updates()

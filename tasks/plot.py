@@ -8,7 +8,7 @@ from typing import Any
 from ..spec.backend import load_backend
 from ..spec.checkpoint import load
 from .evaluate import built
-from .pictures.runs import Run, read_runs
+from .pictures.runs import RecordedRun, read_runs
 from .run_folder import MODEL
 from .task import needed, task_of
 
@@ -54,7 +54,7 @@ def plot_sweep(folder: Path) -> Path:
     return style.save(curves.draw(read_runs([folder])), folder / CURVES)
 
 
-def picture(run: Run, backend_name: str) -> Any:
+def picture(run: RecordedRun, backend_name: str) -> Any:
     """What the run's model makes of its task's test data, as a figure."""
     contents = load(run.folder / MODEL)
     task, backend, model = task_of(contents, {}), load_backend(backend_name), built(contents, backend_name)
@@ -62,5 +62,5 @@ def picture(run: Run, backend_name: str) -> Any:
     return drawn.draw(task, backend, model, task.evaluate(backend, model))
 
 
-def _reads_backward(run: Run) -> bool:
+def _reads_backward(run: RecordedRun) -> bool:
     return load(run.folder / MODEL).spec.num_directions == 2

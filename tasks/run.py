@@ -64,7 +64,7 @@ def run_length(task: Task, trainer: Mapping[str, Any]) -> Length:
     return Length(steps, evaluate_every, checkpoint_every)
 
 
-class Run:
+class TrainingRun:
     """Updates and evaluations of one model, each recorded as a line of `metrics`, and checkpoints.
 
     A checkpoint is written before the evaluation that is due with it, which a run that goes on from it makes first:

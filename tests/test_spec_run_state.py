@@ -43,7 +43,8 @@ def run() -> RunState:
     trainer = NUMPY.trainer(NUMPY.build(SPEC), TrainingSpec(CrossEntropy(), Adam()))
     trainer.step(Batch(np.ones((4, 3, 2)), np.ones((4, 3), int)))
     before = ({"backend": "torch", "steps": 1},)
-    return RunState(trainer.state(), 2, 5, {"model": {"variant": "bi_rnn"}}, '{"loss": "ü"}\n', before, 1.25)
+    line = '{"event": "ü", "step": 1, "epoch": 2, "loss": NaN}\n'
+    return RunState(trainer.state(), 2, 5, {"model": {"variant": "bi_rnn"}}, line, before, 1.25)
 
 
 @pytest.fixture
@@ -66,7 +67,10 @@ def test_a_run_comes_back_as_it_was(path: Path, contents: Contents, run: RunStat
     ("change", "words"),
     [
         ({"seconds": "a"}, "training seconds: expected a number"),
-        ({"metrics": "{}\n3\n"}, "training metrics: expected a JSON object on each line"),
+        ({"metrics": "3\n"}, "training metrics: expected on each line an object of event, .* got 3"),
+        ({"metrics": '{"event": "update", "step": 1}\n'}, "training metrics: expected on each line an object of event"),
+        ({"metrics": '{"event": 1, "step": 1, "epoch": 1}\n'}, "training metrics: expected on each line an object"),
+        ({"metrics": '{"event": "a", "step": "1", "epoch": 1}\n'}, "training metrics: expected on each line an object"),
         ({"metrics": "no JSON"}, "not a whole checkpoint"),
     ],
 )

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from .runs import Run, labels
+from .runs import RecordedRun, labels
 from .style import GREY, axes, figure, line, words
 
 
-def draw(runs: Sequence[Run]) -> Any:
+def draw(runs: Sequence[RecordedRun]) -> Any:
     """Left the loss of the updates, as a running mean of a fiftieth of them; right the metric with the baseline."""
     tasks = dict.fromkeys(run.task for run in runs)
     metrics = dict.fromkeys(metric_of(run) for run in runs)
@@ -29,7 +29,7 @@ def draw(runs: Sequence[Run]) -> Any:
     return made
 
 
-def draw_loss(place: Any, run: Run, **look: Any) -> None:
+def draw_loss(place: Any, run: RecordedRun, **look: Any) -> None:
     """A running mean over a fiftieth of the run; on a logarithmic axis, as losses span decades."""
     steps, losses = run.numbers("update", "loss")
     width = max(1, len(losses) // 50)
@@ -39,13 +39,13 @@ def draw_loss(place: Any, run: Run, **look: Any) -> None:
         place.set_yscale("log")
 
 
-def draw_metric(place: Any, run: Run, **look: Any) -> None:
+def draw_metric(place: Any, run: RecordedRun, **look: Any) -> None:
     """The task's metric at each evaluation."""
     steps, values = run.numbers("evaluation", metric_of(run))
     place.plot(steps, values, linewidth=1.4, marker="o" if len(steps) < 30 else None, markersize=3, **look)
 
 
-def metric_of(run: Run) -> str:
+def metric_of(run: RecordedRun) -> str:
     """The first number of an evaluation is the task's own metric."""
     for recorded in run.lines:
         if recorded["event"] == "evaluation":

@@ -12,13 +12,13 @@ from ..drawn import rows_of
 from ..run_folder import MODEL
 from ..task import Array, log_softmax, task_of
 from .curves import draw_metric, metric_of
-from .runs import Run, labels
+from .runs import RecordedRun, labels
 from .style import GREY, axes, figure, line, words
 
 ROWS, DISTANCES = 100, 20
 
 
-def draw(runs: Sequence[Run], backend_name: str) -> Any:
+def draw(runs: Sequence[RecordedRun], backend_name: str) -> Any:
     """Left the gradient over time, dashed at the start; in the middle its norm in training; right the metric."""
     made = figure(14, 4.6, f"{runs[0].task}: how far back a gradient reaches")
     left, middle, right = made.subplots(1, 3)
@@ -42,7 +42,7 @@ def draw(runs: Sequence[Run], backend_name: str) -> Any:
     return made
 
 
-def reach(run: Run, backend_name: str, trained: bool) -> tuple[Array, Array]:
+def reach(run: RecordedRun, backend_name: str, trained: bool) -> tuple[Array, Array]:
     """Distances in steps, and at each the root mean square over rows of the norm of d loss / d state.
 
     The loss is that of the last step of each row. The state at a distance is what a run of the steps before it ends

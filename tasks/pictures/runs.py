@@ -13,7 +13,7 @@ from ..run_folder import CONFIG, MODEL
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """Its config and the lines of its metrics; one that was stopped has no model."""
 
     folder: Path
@@ -36,7 +36,7 @@ class Run:
         return [step for step, _ in found], [value for _, value in found]
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[RecordedRun]:
     """Of run folders and of all runs below folders of sweeps, by number. Raises FileError where there is none."""
     found = []
     for folder in folders:
@@ -47,7 +47,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return found
 
 
-def labels(runs: Sequence[Run]) -> list[str]:
+def labels(runs: Sequence[RecordedRun]) -> list[str]:
     """Of each run what tells it from the others: the values of the keys that differ, backend and model first."""
     flat = [_flat({**run.config, "task": {**run.config["task"], "suggested": None}}) for run in runs]
     keys = ["model.variant", "backend.name", *(key for settings in flat for key in settings)]
@@ -73,11 +73,11 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _read(folder: Path) -> Run:
+def _read(folder: Path) -> RecordedRun:
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         lines = read_metrics(folder)
-        run = Run(folder, config, lines)
+        run = RecordedRun(folder, config, lines)
         assert run.task and run.config["model"]["variant"] and run.config["backend"]["name"]
     except (OSError, ValueError, yaml.YAMLError, AssertionError, KeyError, TypeError) as error:
         raise FileError(f"{folder}: expected {CONFIG} and {METRICS} as `rnnzoo train` writes them: {error}") from error
