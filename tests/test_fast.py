@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnzoo.conformance.cases import Case
-from rnnzoo.conformance.items import item
+from rnnzoo.conformance.items import item, items
 from rnnzoo.conformance.outcomes import run
 from rnnzoo.spec import (
     SGD,
@@ -139,11 +139,18 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_compiled_loop_is_right(
     case: Case, filled: int, compiled: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_module("tf_impl", "fast"), "BUCKETS", [T + filled])
+    monkeypatch.setattr(_module("tf_impl", "fast"), "BUCKETS", [T + filled, 100])
     for check in ("results", "gradients"):
         outcome = run(load_backend("tf"), item(check, case, "float32" if case.spec.num_layers == 1 else "float64"))
         assert outcome.verdict == "passed", outcome.message
     assert compiled
+
+
+@pytest.mark.parametrize("kind", ["stacked_rnn", "warm_up", "dropout_0_0_0.4", "encoder"])
+def test_a_compiled_update_is_right(kind: str, compiled: list[Any]) -> None:
+    found = next(item for item in items(quick=True) if item.check == "training" and kind in item.name)
+    outcome = run(load_backend("tf"), found)
+    assert compiled and outcome.verdict == "passed", outcome.message
 
 
 def test_a_cell_of_two_states_is_compiled_too(compiled: list[Any], toy_cell: Callable[[str], None]) -> None:

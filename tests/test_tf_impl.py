@@ -37,7 +37,7 @@ from rnnzoo.spec import (
 from rnnzoo.spec.errors import InputError, SpecError, UnsupportedError, WeightError
 from rnnzoo.spec.inputs import Cotangents, checked_inputs
 from rnnzoo.spec.parameters import Weights
-from rnnzoo.tf_impl import Recurrent, SequenceModel, optimizers
+from rnnzoo.tf_impl import Recurrent, SequenceModel, fast, optimizers
 from rnnzoo.tf_impl.cells import load_cell
 from rnnzoo.tf_impl.nonlinearities import NONLINEARITIES
 from rnnzoo.tf_impl.training import Trainer
@@ -302,8 +302,12 @@ def test_nan_in_padding_reaches_neither_outputs_nor_gradients() -> None:
     assert not dirty[1].numpy()[~VALID].any() and dirty[1].numpy()[VALID].all()
 
 
+@pytest.mark.parametrize("worth", [fast.WORTH, 0], ids=["plain", "compiled"])
 @pytest.mark.parametrize("graph", [False, True])
-def test_gradients_of_gradients_are_right(graph: bool, assert_right: Callable[..., None]) -> None:
+def test_gradients_of_gradients_are_right(
+    graph: bool, worth: int, assert_right: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "WORTH", worth)
     layer = Recurrent(ModelSpec("bi_rnn", I, H, bias="double"), seed=8, dtype="float64")
     x, direction, kernel = tf.constant(steps()), steps(3), layer.weights[1].value
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .series import ARRAYS, SLICES
+from .series import ARRAYS, PACKED, SLICES
 
 Tensor = Any
 Tensors = dict[str, Any]
@@ -29,12 +29,14 @@ class Either:
 
     Args:
         loop: of a storage and of tensors.
+        packed: whether the series are packed; then the plain loop is not for them.
         completed: what is made of that and of the tensors, where TensorFlow's own products are as fast as XLA's.
         signature: of the tensors.
     """
 
-    def __init__(self, loop: Callable[..., Any], completed: Callable[..., Any], *signature: Any) -> None:
-        self.compiled = tf.function(partial(loop, SLICES), autograph=False, jit_compile=True)
+    def __init__(self, loop: Callable[..., Any], packed: bool, completed: Callable[..., Any], *signature: Any) -> None:
+        storage = PACKED if packed else SLICES
+        self.compiled = tf.function(partial(loop, storage), autograph=False, jit_compile=True)
         self._completed = completed
         self._plain = cache(lambda: graph(lambda *given: completed(loop(ARRAYS, *given), *given), *signature))
 
@@ -42,7 +44,7 @@ class Either:
         """What the loop gives; compiled: a bool, or a tensor of one, for which both are traced."""
         if compiled is True:
             return self._fast(given, *more)
-        plain, unfilled = self._plain(), {name: value for name, value in given.items() if name != "steps"}
+        plain, unfilled = self._plain(), {name: value for name, value in given.items() if name != "ends"}
         if compiled is False:
             return plain(unfilled, *more)
         fast, slow = partial(self._fast, given, *more), partial(plain, unfilled, *more)

@@ -6,9 +6,11 @@ compiled by XLA (`fast`).
 
 Arguments stand in a dict: `p` (B, T, G*H), `recurrent_kernel` (H, G*H), `initial.{state}` (B, H) each, and where
 there are any, `recurrent_bias` (G*H,), `mask` (B, T, 1), `factors` (B, H), of dropout: the recurrent kernel reads the
-state times these; and `steps`, how many there are of T where the series are longer.
+state times these; `ends` (1,), how many steps there are where T is filled up. Packed series, (1, L, ...), come with
+`ends` (S,), `places` (B, T) and `before` (L,) of `packing`, and without factors.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,14 +18,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ..spec.model import ModelSpec
-from . import fast
+from . import fast, packing
 from .cells import load_cell
 from .nonlinearities import NONLINEARITIES, Nonlinearity
 from .series import ARRAYS, Storage
 
 Tensor = Any
 Tensors = dict[str, Any]
-CONSTANT = ("mask", "factors", "steps")  # arguments that nothing is derived by
+CONSTANT = ("mask", "factors", "ends", "places", "before")  # arguments that nothing is derived by
 
 
 class Step(NamedTuple):
@@ -62,7 +64,7 @@ def run(step: Step, arguments: Tensors, compiled: Any) -> tuple[Tensor, Tensors]
 
     @tf.custom_gradient
     def outputs_and_final(*values: Tensor) -> Any:
-        unwatched = map(tf.stop_gradient, values)  # else a tape derives the loop's graph too, in 0.2 s, for nothing
+        unwatched = map(tf.stop_gradient, values)  # else a tape derives the graph too, and XLA has no rule
         given = dict(zip(names, unwatched, strict=True)) | constant
         results, tape = loop.forward(compiled, given)
 
@@ -70,7 +72,8 @@ def run(step: Step, arguments: Tensors, compiled: Any) -> tuple[Tensor, Tensors]
         def gradient(*values_and_cotangents: Tensor) -> Any:
             given = dict(zip(names, values_and_cotangents, strict=False))
             d_results = values_and_cotangents[len(names) :]
-            d_given = loop.backward(compiled, given | constant, tape, d_results)
+            unwatched = tf.nest.map_structure(tf.stop_gradient, (given | constant, tape, d_results))
+            d_given = loop.backward(compiled, *unwatched)
 
             def gradient_of_gradient(*cotangents: Tensor) -> Any:
                 d_d = loop.second(given, constant, d_results, dict(zip(names, cotangents, strict=True)))
@@ -89,72 +92,57 @@ def forward(step: Step, storage: Storage, given: Tensors) -> tuple[tuple[Tensor,
 
     The tape has the states after each step by name, (B, T, H), and `q` (B, T, G*H) where the cell reads it again.
     """
-    steps, keep = _steps(given), step.code.KEEPS_PROJECTIONS
+    keep = step.code.KEEPS_PROJECTIONS
     p, mask = storage.opened(given["p"]), storage.opened(given.get("mask"))
     initial = {name: given[f"initial.{name}"] for name in step.states}
-    kept = {name: storage.empty(given["p"], start.shape[1]) for name, start in initial.items()}
-    if step.reverse and "steps" in given:  # what comes before the first step stands where `_before` looks for it
-        last = tf.minimum(steps, tf.shape(given["p"])[1] - 1)
-        kept = {name: storage.written(series, last, initial[name]) for name, series in kept.items()}
-    kept |= {"q": storage.empty(given["p"], given["p"].shape[2])} if keep else {}
+    stages = _stages(step, given)
+    kept = {name: storage.empty(given["p"], start, stages[-1].high) for name, start in initial.items()}
+    kept |= {"q": _nothing(step, storage, given)} if keep else {}
 
-    def body(k: Tensor, states: Tensors, kept: Tensors) -> Any:
-        t = steps - 1 - k if step.reverse else k
+    def body(rows: Any, t: Tensor, states: Tensors, kept: Tensors) -> Any:
         q = _times(states[step.output], given) @ given["recurrent_kernel"]  # (B, G*H)
         if "recurrent_bias" in given:
             q += given["recurrent_bias"]
-        new = step.code.step(storage.read(p, t), q, states, step.f)
+        new = step.code.step(storage.read(p, t, rows), q, states, step.f)
         if mask is not None:
-            new = {name: tf.where(storage.read(mask, t), value, states[name]) for name, value in new.items()}
-        new = _shaped({name: new[name] for name in states}, initial)
+            new = {name: tf.where(storage.read(mask, t, rows), value, states[name]) for name, value in new.items()}
         values = new | ({"q": q} if keep else {})
-        return k + 1, new, {name: storage.written(series, t, values[name]) for name, series in kept.items()}
+        return new, {name: storage.written(series, t, values[name]) for name, series in kept.items()}
 
-    _, final, kept = tf.while_loop(lambda k, *_: k < steps, body, (0, initial, kept))
+    final, kept = _looped(body, stages, step.reverse, initial, kept)
     return tuple(final[name] for name in step.states), {name: storage.closed(series) for name, series in kept.items()}
 
 
 def backward(step: Step, storage: Storage, given: Tensors, tape: Tensors, d_results: tuple[Tensor, ...]) -> Tensors:
     """Gradients of `p`, of the initial states, and of `q` where it is not that of p, for cotangents of the results."""
-    steps, keep, additive = _steps(given), step.code.KEEPS_PROJECTIONS, step.code.ADDITIVE
+    keep, additive = step.code.KEEPS_PROJECTIONS, step.code.ADDITIVE
     zero = tf.zeros([], given["p"].dtype)
     d_outputs, mask = storage.opened(d_results[0]), storage.opened(given.get("mask"))
     p, q = (storage.opened(given["p"]), storage.opened(tape["q"])) if keep else (None, None)
-    before = {name: _before(step, tape[name], given[f"initial.{name}"]) for name in step.states}
+    before = {name: _before(step, tape[name], name, given) for name in step.states}
     series = {name: (storage.opened(before[name]), storage.opened(tape[name])) for name in step.states}
     transposed = tf.transpose(given["recurrent_kernel"])
     d_final = dict(zip(step.states, d_results[1:], strict=True))
 
-    def body(k: Tensor, d_states: Tensors, written: Tensors) -> Any:
-        t = steps - 1 - k if step.reverse else k
-        old, new = ({name: storage.read(pair[after], t) for name, pair in series.items()} for after in (0, 1))
-        d_y = storage.read(d_outputs, t)
-        d_y = d_y if mask is None else tf.where(storage.read(mask, t), d_y, zero)
+    def body(rows: Any, t: Tensor, d_states: Tensors, written: Tensors) -> Any:
+        old, new = ({name: storage.read(pair[k], t, rows) for name, pair in series.items()} for k in (0, 1))
+        valid = None if mask is None else storage.read(mask, t, rows)
+        d_y = storage.read(d_outputs, t, rows)
+        d_y = d_y if valid is None else tf.where(valid, d_y, zero)
         d_new = d_states | {step.output: d_states[step.output] + d_y}
-        d_p, d_q, d_old = step.code.step_gradient(
-            None if p is None else storage.read(p, t),
-            None if q is None else storage.read(q, t),
-            old,
-            new,
-            d_new,
-            step.f,
-        )
-        if mask is not None:
-            d_p, d_q = (tf.where(storage.read(mask, t), d, zero) for d in (d_p, d_q))
+        projections = (None if each is None else storage.read(each, t, rows) for each in (p, q))
+        d_p, d_q, d_old = step.code.step_gradient(*projections, old, new, d_new, step.f)
+        if valid is not None:
+            d_p, d_q = (tf.where(valid, d, zero) for d in (d_p, d_q))
         d_h = _times(d_q @ transposed, given)  # (B, H)
         d_old = d_old | {step.output: d_old[step.output] + d_h if tf.is_tensor(d_old[step.output]) else d_h}
-        if mask is not None:
-            d_old = {name: tf.where(storage.read(mask, t), d, d_states[name]) for name, d in d_old.items()}
-        projections = {"p": d_p} | ({} if additive else {"q": d_q})
-        return (
-            k - 1,
-            _shaped({name: d_old[name] for name in d_states}, d_final),
-            {name: storage.written(array, t, projections[name]) for name, array in written.items()},
-        )
+        if valid is not None:
+            d_old = {name: tf.where(valid, d, d_states[name]) for name, d in d_old.items()}
+        values = {"p": d_p, "q": d_q}
+        return d_old, {name: storage.written(array, t, values[name]) for name, array in written.items()}
 
-    width = given["p"].shape[2]
-    empty = {name: storage.empty(given["p"], width) for name in (("p",) if additive else ("p", "q"))}
-    _, d_initial, written = tf.while_loop(lambda k, *_: k >= 0, body, (steps - 1, d_final, empty))
+    empty = {name: _nothing(step, storage, given) for name in (("p",) if additive else ("p", "q"))}
+    d_initial, written = _looped(body, _stages(step, given), not step.reverse, d_final, empty)
     initial = {f"initial.{name}": d for name, d in d_initial.items()}
     return {name: storage.closed(series) for name, series in written.items()} | initial
 
@@ -165,9 +153,20 @@ def second(step: Step, given: Tensors, constant: Tensors, d_results: tuple[Tenso
         outer.watch([given, d_results])
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(given)
-            results, _ = _results(step, forward(step, ARRAYS, given | constant), given | constant)
+            results = _plain_results(step, given | constant)
         gradients = inner.gradient(results, given, list(d_results), tf.UnconnectedGradients.ZERO)
     return outer.gradient(gradients, (given, d_results), cotangents, tf.UnconnectedGradients.ZERO)
+
+
+def _plain_results(step: Step, given: Tensors) -> tuple[Tensor, ...]:
+    """Outputs and final states by the plain loop, whether the series are packed or not."""
+    plain = {name: value for name, value in given.items() if name not in ("ends", "places", "before")}
+    if "places" not in given:
+        return _results(step, forward(step, ARRAYS, plain), plain)[0]
+    plain |= {name: tf.gather(given[name][0], given["places"]) for name in ("p", "mask")}
+    (y, *final), _ = _results(step, forward(step, ARRAYS, plain), plain)
+    L, H = tf.shape(given["p"])[1], tf.shape(y)[2]
+    return (tf.scatter_nd(given["places"][:, :, None], y, [L, H])[None], *final)
 
 
 class _Loop(NamedTuple):
@@ -185,10 +184,10 @@ def _loop(step: Step, dtype: str, optional: tuple[str, ...]) -> _Loop:
     shapes = {"recurrent_bias": numbers[1], "mask": tf.TensorSpec([None, None, 1], tf.bool), "factors": numbers[2]}
     given |= {name: shapes[name] for name in optional if name in shapes}
     tape = dict.fromkeys((*step.states, *(("q",) if step.code.KEEPS_PROJECTIONS else ())), numbers[3])
-    d_results = (numbers[3], *(numbers[2] for _ in step.states))
+    d_results, packed = (numbers[3], *(numbers[2] for _ in step.states)), "places" in optional
     return _Loop(
-        fast.Either(partial(forward, step), partial(_results, step), given),
-        fast.Either(partial(backward, step), partial(_gradients, step), given, tape, d_results),
+        fast.Either(partial(forward, step), packed, partial(_results, step), given),
+        fast.Either(partial(backward, step), packed, partial(_gradients, step), given, tape, d_results),
         tf.function(lambda *arguments: second(step, *arguments), reduce_retracing=True, autograph=False),
     )
 
@@ -203,16 +202,74 @@ def _results(step: Step, found: Any, given: Tensors) -> tuple[tuple[Tensor, ...]
 def _gradients(step: Step, found: Tensors, given: Tensors, tape: Tensors, d_results: Any) -> Tensors:
     """Gradients of all arguments but the constant ones, by name, of what `backward` gives."""
     d_q = _flat(found["p"] if step.code.ADDITIVE else found["q"])  # (B*T, G*H)
-    h = _before(step, tape[step.output], given[f"initial.{step.output}"])  # (B, T, H)
+    h = _before(step, tape[step.output], step.output, given)  # (B, T, H)
     h = h * given["factors"][:, None] if "factors" in given else h
     gradients = found | {"recurrent_kernel": tf.matmul(_flat(h), d_q, transpose_a=True)}
     return gradients | ({"recurrent_bias": tf.reduce_sum(d_q, 0)} if "recurrent_bias" in given else {})
 
 
-def _before(step: Step, states: Tensor, initial: Tensor) -> Tensor:
+def _before(step: Step, states: Tensor, name: str, given: Tensors) -> Tensor:
     """The states before each step, (B, T, H), of those after each."""
-    parts = [states[:, 1:], initial[:, None]] if step.reverse else [initial[:, None], states[:, :-1]]
-    return tf.concat(parts, 1)
+    if "before" in given:
+        return tf.gather(states, given["before"], axis=1)
+    initial = given[f"initial.{name}"][:, None]
+    return tf.concat([states[:, 1:], initial] if step.reverse else [initial, states[:, :-1]], 1)
+
+
+def _nothing(step: Step, storage: Storage, given: Tensors) -> Any:
+    """An empty series as wide as the projections, 0 where no step is written."""
+    B, width = tf.shape(given[f"initial.{step.output}"])[0], given["p"].shape[2]
+    zeros = tf.zeros([B, tf.shape(given["p"])[2] if width is None else width], given["p"].dtype)
+    return storage.empty(given["p"], zeros, _stages(step, given)[-1].high)
+
+
+class _Stage(NamedTuple):
+    """Some rows, from their first step to before `high`, a stride apart."""
+
+    rows: Any
+    low: Tensor
+    high: Tensor
+    stride: Any
+
+
+def _stages(step: Step, given: Tensors) -> list[_Stage]:
+    """The stages in the order of time."""
+    start, T = given[f"initial.{step.output}"], tf.shape(given["p"])[1]
+    B = tf.shape(start)[0] if start.shape[0] is None else start.shape[0]
+    ends = tf.unstack(given["ends"]) if "ends" in given else [T]
+    rows = packing.rows(B, len(ends))
+    strides = rows if "places" in given else [1]
+    return [_Stage(*each) for each in zip(rows, [0, *ends[:-1]], ends, strides, strict=True)]
+
+
+def _looped(body: Callable[..., Any], stages: list[_Stage], down: bool, start: Tensors, written: Tensors) -> Any:
+    """The states after all stages, and what is written.
+
+    Until its first step a row has the state that it starts with, and after its last one what it had then.
+    """
+    if len(stages) == 1:
+        return _stage_looped(partial(body, stages[0].rows), stages[0], down, start, written)
+    rows, ended = stages[-1 if down else 0].rows, list[Tensors]()
+    states = {name: value[:rows] for name, value in start.items()}
+    for stage in reversed(stages) if down else stages:
+        if down:
+            states = {name: tf.concat([h, start[name][rows : stage.rows]], 0) for name, h in states.items()}
+        else:
+            ended.append({name: h[stage.rows :] for name, h in states.items()})
+            states = {name: h[: stage.rows] for name, h in states.items()}
+        rows = stage.rows
+        states, written = _stage_looped(partial(body, rows), stage, down, states, written)
+    return {name: tf.concat([h, *(rest[name] for rest in reversed(ended))], 0) for name, h in states.items()}, written
+
+
+def _stage_looped(body: Callable[..., Any], stage: _Stage, down: bool, start: Tensors, written: Tensors) -> Any:
+    def one(t: Tensor, states: Tensors, written: Tensors) -> Any:
+        new, written = body(t, states, written)
+        new = _shaped({name: new[name] for name in states}, start)
+        return t + (-stage.stride if down else stage.stride), new, written
+
+    first = stage.high - stage.stride if down else stage.low
+    return tf.while_loop(lambda t, *_: t >= stage.low if down else t < stage.high, one, (first, start, written))[1:]
 
 
 def _times(h: Tensor, given: Tensors) -> Tensor:
@@ -224,11 +281,6 @@ def _shaped(values: Tensors, start: Tensors) -> Tensors:
     for name, value in values.items():
         value.set_shape(start[name].shape)
     return values
-
-
-def _steps(given: Tensors) -> Tensor:
-    """T, or how many of the series' steps there are."""
-    return given["steps"] if "steps" in given else tf.shape(given["p"])[1]
 
 
 def _flat(series: Tensor) -> Tensor:

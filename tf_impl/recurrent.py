@@ -17,6 +17,7 @@ from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, 
 from .dropout import counter, masks_of_call
 from .graphs import Graph
 from .merging import merge
+from .packing import packing, permuted
 from .weights import place, turned
 
 Array = Any
@@ -39,13 +40,42 @@ def forward(
     """
     B, T, _ = _shape(inputs)
     compiled = worth_compiling(spec, B, T)
+    if mask is not None:
+        inputs = tf.where(mask[:, :, None], inputs, tf.zeros([], inputs.dtype))
+        if compiled is True and masks is None:  # what is dropped depends on where a row stands
+            return _packed(spec, weights, inputs, mask, initial)
     length = fast.filled(T, compiled)
-    x, valid = inputs, None if mask is None else mask[:, :, None]  # (B, T, 1)
-    if valid is not None:
-        x, valid = tf.where(valid, x, tf.zeros([], x.dtype)), fast.longer(valid, length)
-    x = fast.longer(x, length)
-    given = {} if valid is None else {"mask": valid}
-    given |= {} if length is T else {"steps": tf.convert_to_tensor(T)}
+    given = {} if mask is None else {"mask": fast.longer(mask[:, :, None], length)}
+    if not (length is T or (isinstance(length, int) and length == T)):
+        given["ends"] = tf.stack([T])
+    both = dict.fromkeys(spec.directions, given)
+    x, final = _layers(spec, weights, fast.longer(inputs, length), both, initial, masks, compiled)
+    return fast.shorter(x, T), final
+
+
+def _packed(
+    spec: ModelSpec, weights: Mapping[str, Tensor], inputs: Tensor, mask: Tensor, initial: Tensors
+) -> tuple[Tensor, Tensors]:
+    """The same, of the steps alone that are valid, or nearly so."""
+    rows = packing(mask)
+    given = {"mask": rows.packed(mask[:, :, None]), "ends": rows.ends, "places": rows.places}
+    both = {"forward": given | {"before": rows.before}, "backward": given | {"before": rows.after}}
+    start = {name: permuted(states, rows.order, rows.inverse) for name, states in initial.items()}
+    x, final = _layers(spec, weights, rows.packed(inputs), both, start, None, True)
+    final = {name: permuted(states, rows.inverse, rows.order) for name, states in final.items()}
+    return rows.unpacked(x), final
+
+
+def _layers(
+    spec: ModelSpec,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    given: Mapping[str, Tensors],
+    initial: Tensors,
+    masks: Masks | None,
+    compiled: Any,
+) -> tuple[Tensor, Tensors]:
+    """Outputs and final states of all layers; given: what the loops of each direction are given besides."""
     rows = {name: tf.unstack(states, spec.num_layers * spec.num_directions) for name, states in initial.items()}
     finals = []
     for layer in range(spec.num_layers):
@@ -53,8 +83,7 @@ def forward(
         finals += final
         x = merge(spec.merge, outputs)  # (B, T, F)
         x = _times(x, _factors(spec, masks, "between_layers", layer, 0, x))
-    stacked = {name: tf.stack([final[name] for final in finals]) for name in initial}
-    return fast.shorter(x, T), stacked
+    return x, {name: tf.stack([final[name] for final in finals]) for name in initial}
 
 
 def worth_compiling(spec: ModelSpec, rows: Any, steps: Any) -> Any:
@@ -67,7 +96,7 @@ def _layer(
     weights: Mapping[str, Tensor],
     layer: int,
     x: Tensor,
-    given: Tensors,
+    given: Mapping[str, Tensors],
     initial: Tensors,
     masks: Masks | None,
     compiled: Any,
@@ -78,7 +107,10 @@ def _layer(
     outputs, finals = [], []
     for d, direction in enumerate(spec.directions):
         prefix, index = f"layers.{layer}.{direction}.", layer * spec.num_directions + d
-        arguments = given | {"p": projections[d], "recurrent_kernel": weights[prefix + "recurrent_kernel"]}
+        arguments = given[direction] | {
+            "p": projections[d],
+            "recurrent_kernel": weights[prefix + "recurrent_kernel"],
+        }
         arguments |= {f"initial.{name}": states[index] for name, states in initial.items()}
         if spec.bias == "double":
             arguments["recurrent_bias"] = weights[prefix + "recurrent_bias"]
@@ -87,7 +119,7 @@ def _layer(
         y, final = recurrence.run(recurrence.step_of(spec, direction), arguments, compiled)
         y.set_shape((*x.shape[:2], H))  # a graph of any shape has lost what is known
         for state in final.values():
-            state.set_shape((x.shape[0], H))
+            state.set_shape((initial[spec.cell_definition.output][index].shape[0], H))
         outputs.append(y)
         finals.append(final)
     return outputs, finals
