@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from .steps import Piece
+
 Array = Any
 
 
@@ -30,13 +32,25 @@ class Rows:
             return x.transpose(1, 0, 2).reshape(-1, x.shape[2])
         return x.reshape(-1, x.shape[2])[self.places]
 
-    def steps(self, x: Array) -> Array:
-        """The same as (T, B, I), not copied, where all steps are valid."""
-        return x.transpose(1, 0, 2) if self.places is None else self.taken(x)
+    def piece(self, x: Array, piece: Piece, room: Array) -> Array:
+        """The rows of a piece, (R, I): a view of (N, I), and of (B, T, I) a copy, where there is room for it."""
+        if x.ndim == 2:
+            return x[piece.places]
+        if self.places is not None:
+            return x.reshape(-1, x.shape[2])[self.places[piece.places]]
+        rows = room[: piece.number * x.shape[2]].reshape(piece.number, -1)
+        np.copyto(rows.reshape(-1, len(x), x.shape[2]), x[:, piece.times].transpose(1, 0, 2))
+        return rows
 
-    def in_steps(self, x: Array) -> Array:
-        """(N, F), as (T, B, F) where all steps are valid."""
-        return x.reshape(self.shape[1], self.shape[0], -1) if self.places is None else x
+    def put_piece(self, x: Array, piece: Piece, rows: Array, *, add: bool) -> None:
+        """Write a piece's rows (R, I) into (N, I), or into (B, T, I), or add them to what is there."""
+        if x.ndim == 2 or self.places is not None:
+            own = piece.places if x.ndim == 2 else self.places[piece.places]
+            target = x.reshape(-1, x.shape[-1])
+        else:
+            own, target = (slice(None), piece.times), x
+            rows = rows.reshape(-1, len(x), x.shape[2]).transpose(1, 0, 2)
+        target[own] = target[own] + rows if add else rows
 
     def put_back(self, x: Array) -> Array:
         """(B, T, F) of (N, F), 0 at steps that are not valid."""

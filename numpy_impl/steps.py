@@ -1,13 +1,33 @@
 """Steps of different numbers of rows in one array, step after step, and pieces of them that fit into a cache."""
 
 from collections.abc import Sequence
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = Any
 PIECE = 512  # rows: with 512 units 1 MB in float32, half of a common second-level cache
+SHARE = 4  # at least so many pieces, so that what is held for a piece is small beside the whole
+FEW = 128  # rows, of which there is one piece
+
+
+class Piece(NamedTuple):
+    """Steps that follow one another.
+
+    Attributes:
+        begin, stop: its steps in reading order, from the first to one past the last.
+        times: the same in order of time.
+        places: its rows.
+        number: how many rows it has.
+    """
+
+    begin: int
+    stop: int
+    times: slice
+    places: slice
+    number: int
 
 
 class Steps:
@@ -20,68 +40,60 @@ class Steps:
 
     def __init__(self, series: Array, sizes: Sequence[int], *, reverse: bool) -> None:
         self.series, self.reverse = series, reverse
-        self.ends: list[int] = [0, *accumulate(sizes)]  # in order of time
         self.even = sizes[0] == sizes[-1]  # sizes only grow, or only shrink
         if self.even:
             rows = list(series.reshape(len(sizes), -1, series.shape[1]))
         else:
-            rows = [series[a:b] for a, b in zip(self.ends, self.ends[1:], strict=False)]
+            ends = [0, *accumulate(sizes)]
+            rows = [series[a:b] for a, b in pairwise(ends)]
         self.rows, self.sizes = (rows[::-1], sizes[::-1]) if reverse else (rows, sizes)
 
-    def pieces(self) -> list["Piece"]:
-        """Steps that follow one another, together at most `PIECE` rows or one step; in reading order."""
-        T, largest = len(self.rows), max(1, PIECE // max(self.sizes))
-        return [Piece(self, begin, min(begin + largest, T)) for begin in range(0, T, largest)]
-
-
-class Piece(NamedTuple):
-    """The steps from `begin` to `stop` in reading order."""
-
-    steps: Steps
-    begin: int
-    stop: int
-
-    @property
-    def times(self) -> slice:
-        """The steps, in order of time."""
-        T = len(self.steps.rows)
-        return slice(T - self.stop, T - self.begin) if self.steps.reverse else slice(self.begin, self.stop)
-
-    @property
-    def places(self) -> slice:
-        """The rows."""
-        return slice(self.steps.ends[self.times.start], self.steps.ends[self.times.stop])
-
-    @property
-    def number(self) -> int:
-        """How many rows there are."""
-        return sum(self.steps.sizes[self.begin : self.stop])
-
-    @property
-    def rows(self) -> Array:
-        """The piece's part of the array, in order of time."""
-        return self.steps.series[self.places]
-
-    def backwards(self, series: Array) -> tuple[Sequence[int], Sequence[Array]]:
-        """Of an array of the piece's rows the steps' sizes and the steps, from the last that was read."""
-        sizes, forward = self.steps.sizes[self.begin : self.stop], not self.steps.reverse
+    def backwards(self, series: Array, piece: Piece) -> tuple[Sequence[int], Sequence[Array]]:
+        """Of an array of a piece's rows the steps' sizes and the steps, from the last that was read."""
+        sizes, forward = self.sizes[piece.begin : piece.stop], not self.reverse
         return sizes[::-1], Steps(series, sizes if forward else sizes[::-1], reverse=forward).rows
 
-    def before(self, initial: Array) -> Array:
-        """The states before each of the piece's rows, in order of time."""
-        steps = self.steps
-        if steps.even:
-            return self._shifted(steps.series, steps.sizes[0], initial)
-        found = []
-        for s in range(self.begin, self.stop):
-            n, m = steps.sizes[s], steps.sizes[s - 1] if s else 0
-            found.append([steps.rows[s - 1][:n]] * (m > 0) + [initial[m:n]] * (n > m))
-        return np.concatenate([part for parts in (found[::-1] if steps.reverse else found) for part in parts])
+    def before(self, piece: Piece, initial: Array) -> Array:
+        """The states before each of a piece's rows, in order of time."""
+        if self.even:
+            return self._shifted(piece, initial)
+        found = self.series[self._previous[0][piece.places]]
+        rows = self._previous[1][piece.places]
+        begins = rows >= 0
+        found[begins] = initial[rows[begins]]
+        return found
 
-    def _shifted(self, series: Array, n: int, initial: Array) -> Array:
-        places = self.places
-        n = n if self.steps.reverse else -n
-        start, end = places.start + n, places.stop + n
-        if self.begin:
-            return series[start:end]
-        return np.concatenate([series[start:], initial[:n]] if self.steps.reverse else [initial[:-n], series[:end]])
+    def _shifted(self, piece: Piece, initial: Array) -> Array:
+        n = self.sizes[0] if self.reverse else -self.sizes[0]
+        start, end = piece.places.start + n, piece.places.stop + n
+        if piece.begin:
+            return self.series[start:end]
+        parts = [self.series[start:], initial[:n]] if self.reverse else [initial[:-n], self.series[:end]]
+        return np.concatenate(parts)
+
+    @cached_property
+    def _previous(self) -> tuple[Array, Array]:
+        """For each row, (N,), where it stood a step before, and where it begins its number, else -1."""
+        sizes = np.array(self.sizes)  # in reading order
+        before = np.concatenate([[0], sizes[:-1]])
+        starts = np.cumsum(sizes) - sizes
+        if self.reverse:
+            starts = sizes.sum() - starts - sizes
+        order = slice(None, None, -1 if self.reverse else 1)
+        row = np.arange(sizes.sum()) - np.repeat(starts[order], sizes[order])
+        place = row + np.repeat(np.concatenate([[0], starts[:-1]])[order], sizes[order])
+        begins = row >= np.repeat(before[order], sizes[order])
+        return np.where(begins, 0, place), np.where(begins, row, -1)
+
+
+def pieces(sizes: Sequence[int], *, reverse: bool = False) -> list[Piece]:
+    """Pieces of steps with so many rows, given in order of time, in reading order."""
+    ends, T = [0, *accumulate(sizes)], len(sizes)
+    rows = min(PIECE, max(FEW, ends[-1] // SHARE))
+    largest = max(1, rows // max(sizes))
+    found = []
+    for begin in range(0, T, largest):
+        stop = min(begin + largest, T)
+        first, last = (T - stop, T - begin) if reverse else (begin, stop)
+        found.append(Piece(begin, stop, slice(first, last), slice(ends[first], ends[last]), ends[last] - ends[first]))
+    return found

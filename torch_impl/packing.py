@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     def put_back(self, x: Tensor, like: Tensor) -> Tensor:
         """(B, T, F) of (N, F), 0 at steps that are not valid; B and T are those of another array."""
         B, T = like.shape[:2]
-        return x.new_zeros(B * T, x.shape[1]).index_copy(0, self.places, x).view(B, T, -1)
+        return x.new_zeros(B * T, x.shape[1]).index_copy_(0, self.places, x).view(B, T, -1)
 
 
 def valid_rows(mask: Tensor) -> Rows | None:
