@@ -4,17 +4,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from ..spec.backend import Contents, load_backend
+from ..spec.backend import Contents
 from ..spec.checkpoint import save
 from ..spec.parameters import initial_weights
+from .engines import MEMORY, load_memory
 from .measuring import OURS, SWEEPS, Measured
-from .problem import SHAPES
+from .problem import SHAPES, Problem
 from .timing import ratio
 
 TORCH_GAIN, TF_GAIN = (2.5, 1.5, 1.1, 1.25), (2.0, 1.8, 1.3, 1.15)
@@ -22,6 +22,11 @@ NUMPY_FLOOR = (1.6, 1.6, 1.3, 1.3)
 SHORT = {"rnnzoo numpy": 0.65, "rnnzoo torch": 0.65, "rnnzoo tf": 0.8}
 FLOORS = {"rnnzoo torch": "floor, torch", "rnnzoo tf": "floor, TensorFlow"}
 LINEAR = 1.25  # the cost of a step at the largest size by that at the second largest
+KEEPING = (SHAPES[3], SHAPES[3].changed(short=True), SHAPES[3].changed(D=2), SHAPES[3].changed(T=100, L=3))
+LONG = Problem(8, 2000, 32, 64)
+RECOMPUTING = {  # a module of torch returns its outputs, which a single layer cannot have for less
+    "rnnzoo numpy": (LONG, LONG.changed(L=4)), "rnnzoo torch": (LONG.changed(L=2), LONG.changed(L=4)),
+}  # fmt: skip
 
 
 class Figure(NamedTuple):
@@ -111,15 +116,15 @@ def eager(measured: list[Measured]) -> Iterator[Figure]:
 
 
 def memory() -> Iterator[Figure]:
-    """The peak of NumPy's memory in fb beyond inputs, weights and gradients, by the size of the outputs."""
-    problem = SHAPES[3]
-    backend, x, d_y = load_backend("numpy"), problem.inputs(), problem.d_outputs()
-    model = backend.build(problem.spec)
-    tracemalloc.start()
-    gradients = backend.gradients(model, x, d_y)
-    peak = tracemalloc.get_traced_memory()[1] - sum(array.nbytes for array in gradients.values())
-    tracemalloc.stop()
-    yield Figure(f"rnnzoo numpy fb, memory by the outputs' size, {problem.text}", 2.0, peak / d_y.nbytes, False)
+    """The peak of fb beyond inputs, weights and gradients, by the size of all outputs; and what recomputing leaves."""
+    for own in MEMORY:
+        peak = load_memory(own)
+        for problem in KEEPING:
+            share = peak(problem) / problem.outputs_nbytes
+            yield Figure(f"{own} fb, memory by the outputs of all layers, {problem.text}", 2.0, share, False)
+        for problem in RECOMPUTING[own]:
+            share = peak(problem, recompute=True) / peak(problem)
+            yield Figure(f"{own} fb, memory with recompute by without, {problem.text}", 0.5, share, False)
 
 
 def start_up() -> Iterator[Figure]:

@@ -48,6 +48,11 @@ class Problem:
         """The initial values of the spec."""
         return initial_weights(self.spec, SEED)
 
+    @property
+    def outputs_nbytes(self) -> int:
+        """Bytes of the outputs of all layers and directions."""
+        return 4 * self.B * self.T * self.H * self.L * self.D
+
     def inputs(self) -> Array:
         """(B, T, I)."""
         return _normal(self.B, self.T, self.I)

@@ -27,6 +27,7 @@ class NumpyBackend:
     name = "numpy"
     files = FILES
     encoder_decoders = True
+    recomputes = True
 
     def supports(self, spec: AnySpec) -> str | None:
         """None, or why the model cannot be built."""
@@ -37,11 +38,11 @@ class NumpyBackend:
             return str(error)
         return None
 
-    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32") -> Model:
+    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32", *, recompute: bool = False) -> Model:
         """The model with the spec's initial values. Raises UnsupportedError or WeightError."""
         if reason := self.supports(spec):
             raise UnsupportedError(reason)
-        return build(spec, seed, check_dtype(dtype))
+        return build(spec, seed, check_dtype(dtype), recompute=recompute)
 
     def run(
         self,
@@ -77,7 +78,7 @@ class NumpyBackend:
             model.spec, model.dtype, *given.inputs.shape[:2],
             outputs=outputs_cotangent, final_state=final_state_cotangent, scores=scores_cotangent,
         )  # fmt: skip
-        return model.backward(model.forward(given)[1], cotangents)
+        return model.backward(model.forward(given, outputs=False)[1], cotangents)
 
     def to_spec(self, model: Model) -> Weights:
         """A copy of the weights under their canonical names."""

@@ -33,6 +33,7 @@ class EncoderDecoder:
         spec: what the model is.
         seed: of the initial weights, which the spec draws.
         dtype: `float32` or `float64`.
+        recompute: as for `SequenceModel`, of both.
 
     Attributes:
         encoder, decoder: `SequenceModel`s, which may be run by themselves.
@@ -41,12 +42,14 @@ class EncoderDecoder:
 
     backend_name = "numpy"
 
-    def __init__(self, spec: EncoderDecoderSpec, *, seed: int = 0, dtype: str = "float32") -> None:
+    def __init__(
+        self, spec: EncoderDecoderSpec, *, seed: int = 0, dtype: str = "float32", recompute: bool = False
+    ) -> None:
         self.spec = spec
         self.dtype = dtype
         self.weights: Weights = initial_weights(spec, seed, dtype)
-        self.encoder = SequenceModel(spec.encoder, seed=None, dtype=dtype)
-        self.decoder = SequenceModel(spec.decoder, seed=None, dtype=dtype)
+        self.encoder = SequenceModel(spec.encoder, seed=None, dtype=dtype, recompute=recompute)
+        self.decoder = SequenceModel(spec.decoder, seed=None, dtype=dtype, recompute=recompute)
         for name, array in self.weights.items():
             side, _, own = name.partition(".")
             getattr(self, side).weights[own] = array
@@ -73,14 +76,16 @@ class EncoderDecoder:
         read, _ = self.encoder.forward(checked_source(self.spec, self.dtype, len(source.inputs), source))
         return self.decoder.initial_state(as_context(read))
 
-    def forward(self, given: Inputs, masks: Masks | None = None) -> tuple[Result, Any]:
-        """The decoder's result, and what `backward` needs; masks of dropout, None to drop nothing."""
+    def forward(self, given: Inputs, masks: Masks | None = None, *, outputs: bool = True) -> tuple[Result, Any]:
+        """The decoder's result, and what `backward` needs; arguments as for `SequenceModel`."""
         above = masks and masks.above(self.spec.encoder.num_layers)
         if given.source is None:
-            result, tape = self.decoder.forward(given, above)
+            result, tape = self.decoder.forward(given, above, outputs=outputs)
             return result, Tape(None, tape)
-        read, first = self.encoder.forward(given.source, masks)
-        result, second = self.decoder.forward(replace(given, source=None, context=as_context(read)), above)
+        read, first = self.encoder.forward(given.source, masks, outputs=False)
+        result, second = self.decoder.forward(
+            replace(given, source=None, context=as_context(read)), above, outputs=outputs
+        )
         return result, Tape(first, second)
 
     def backward(self, tape: Any, cotangents: Cotangents) -> dict[str, Array]:
@@ -109,8 +114,8 @@ def as_context(read: Result) -> Array:
     return np.ascontiguousarray(state).reshape(len(state), -1)
 
 
-def build(spec: AnySpec, seed: int, dtype: str) -> "SequenceModel | EncoderDecoder":
+def build(spec: AnySpec, seed: int, dtype: str, *, recompute: bool = False) -> "SequenceModel | EncoderDecoder":
     """`EncoderDecoder` of two specs, `Recurrent` where the spec is the core alone, else `SequenceModel`."""
     if isinstance(spec, EncoderDecoderSpec):
-        return EncoderDecoder(spec, seed=seed, dtype=dtype)
-    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)
+        return EncoderDecoder(spec, seed=seed, dtype=dtype, recompute=recompute)
+    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype, recompute=recompute)

@@ -12,7 +12,8 @@ from ..spec.errors import InputError, SpecError
 from ..spec.inputs import Cotangents, Inputs, as_array, checked_context, checked_inputs, checked_states, state_gradients
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, initial_weights
-from . import merging, recurrent
+from ..spec.recomputing import check_recomputes
+from . import merging, recomputing, recurrent
 
 Array = Any
 States = dict[str, Any]
@@ -23,8 +24,7 @@ class Tape:
     """What the backward pass reads again."""
 
     arguments: Inputs
-    layers: Any  # of `recurrent`
-    outputs: Array  # (B, T, F)
+    layers: Any  # of `recurrent`, or of `recomputing`
     final: States  # (L*D, B, H) by name
     read: Array | None  # what the head read, (B, T, F) or (B, F)
 
@@ -36,16 +36,25 @@ class SequenceModel:
         spec: what the model is.
         seed: of the initial weights, which the spec draws; None leaves them to the caller, who sets `weights`.
         dtype: `float32` or `float64`.
+        recompute: gradients take less memory and a forward pass more; results are the same (SPEC.md, 13.4).
 
     Attributes:
         weights: the spec's own names and shapes; change the arrays in place to change the model.
+
+    Raises:
+        UnsupportedError: `recompute` of a model that cannot be run part by part.
     """
 
     backend_name = "numpy"
 
-    def __init__(self, spec: ModelSpec, *, seed: int | None = 0, dtype: str = "float32") -> None:
+    def __init__(
+        self, spec: ModelSpec, *, seed: int | None = 0, dtype: str = "float32", recompute: bool = False
+    ) -> None:
+        if recompute:
+            check_recomputes(spec)
         self.spec = spec
         self.dtype = dtype
+        self.recompute = recompute
         self.weights: Weights = {} if seed is None else initial_weights(spec, seed, dtype)
 
     def __call__(
@@ -82,27 +91,43 @@ class SequenceModel:
         start = context @ self.weights["context.weight"].T + self.weights["context.bias"]  # (B, L*D*H)
         return np.ascontiguousarray(start.reshape(len(context), -1, self.spec.hidden_size).transpose(1, 0, 2))
 
-    def forward(self, given: Inputs, masks: Masks | None = None) -> tuple[Result, Tape]:
-        """The result, and what `backward` needs; masks of dropout, None to drop nothing."""
-        spec, weights = self.spec, self.weights
+    def forward(self, given: Inputs, masks: Masks | None = None, *, outputs: bool = True) -> tuple[Result, Tape]:
+        """The result, and what `backward` needs; masks of dropout, None to drop nothing.
+
+        outputs: they are wanted; else a model that recomputes and has no head that reads them may give none.
+        """
+        spec = self.spec
         x = self._embedded(given)
         initial = given.initial_states or self._zeros(len(x))
         if given.context is not None:
             initial[spec.cell_definition.states[0]] = self.initial_state(given.context)
-        outputs, final, layers = recurrent.forward(spec, weights, x, given.mask, initial, masks)
-        read, scores = self._scores(given, outputs, final)
-        return Result(outputs, final, scores), Tape(given, layers, outputs, final, read)
+        y, final, layers = self._layers(x, given.mask, initial, masks, outputs or self._reads_steps)
+        read, scores = self._scores(given, y, final)
+        return Result(y, final, scores), Tape(given, layers, final, read)
+
+    @property
+    def _reads_steps(self) -> bool:
+        return self.spec.head is not None and self.spec.head.reads == "steps"
+
+    def _layers(
+        self, x: Array, mask: Array | None, initial: States, masks: Masks | None, outputs: bool
+    ) -> tuple[Any, States, Any]:
+        if self.recompute:
+            return recomputing.forward(self.spec, self.weights, x, mask, initial, masks, outputs=outputs)
+        return recurrent.forward(self.spec, self.weights, x, mask, initial, masks)
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> dict[str, Array]:
         """Gradients of every weight, of the inputs unless they are tokens, of the context or the initial states."""
         spec, given = self.spec, tape.arguments
-        batch = len(tape.outputs)
-        d_outputs = np.zeros_like(tape.outputs) if cotangents.outputs is None else cotangents.outputs
+        batch, d_outputs = len(given.inputs), cotangents.outputs
         d_final = {name: d.copy() for name, d in (cotangents.final_states or self._zeros(batch)).items()}
         gradients: dict[str, Array] = {}
         if spec.head:
             d_outputs = self._head_backward(tape, cotangents.scores, d_outputs, d_final, gradients)
-        weights, d_x, d_initial = recurrent.backward(spec, self.weights, tape.layers, d_outputs, d_final)
+        if d_outputs is None and not self.recompute:
+            d_outputs = np.zeros((*given.inputs.shape[:2], spec.output_size), self.dtype)
+        differentiate = recomputing.backward if self.recompute else recurrent.backward
+        weights, d_x, d_initial = differentiate(spec, self.weights, tape.layers, d_outputs, d_final)
         gradients.update(weights)
         if spec.context:
             d_start = d_initial[spec.cell_definition.states[0]].transpose(1, 0, 2).reshape(batch, -1)
@@ -147,8 +172,8 @@ class SequenceModel:
         return read, scores
 
     def _head_backward(
-        self, tape: Tape, d_scores: Array | None, d_outputs: Array, d_final: States, gradients: dict[str, Array]
-    ) -> Array:
+        self, tape: Tape, d_scores: Array | None, d_outputs: Array | None, d_final: States, gradients: dict[str, Array]
+    ) -> Array | None:
         """Adds the head's part to d_final, returns d_outputs with it added."""
         head, weight = self.spec.head, self.weights["head.weight"]
         assert head is not None and tape.read is not None
@@ -162,7 +187,7 @@ class SequenceModel:
             gradients["head.bias"] = flat.sum(axis=0)
         d_read = d_scores @ weight
         if head.reads == "steps":
-            return d_outputs + d_read
+            return d_read if d_outputs is None else d_outputs + d_read
         output = self.spec.cell_definition.output
         top = self._top_states(tape.final)
         for index, d in enumerate(
@@ -181,7 +206,9 @@ class SequenceModel:
 class Recurrent(SequenceModel):
     """The core alone: a `SequenceModel` whose spec has no embedding, head or context."""
 
-    def __init__(self, spec: ModelSpec, *, seed: int | None = 0, dtype: str = "float32") -> None:
+    def __init__(
+        self, spec: ModelSpec, *, seed: int | None = 0, dtype: str = "float32", recompute: bool = False
+    ) -> None:
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
-        super().__init__(spec, seed=seed, dtype=dtype)
+        super().__init__(spec, seed=seed, dtype=dtype, recompute=recompute)

@@ -44,10 +44,11 @@ class Rows:
 
     def put_piece(self, x: Array, piece: Piece, rows: Array, *, add: bool) -> None:
         """Write a piece's rows (R, I) into (N, I), or into (B, T, I), or add them to what is there."""
-        if x.ndim == 2 or self.places is not None:
-            own = piece.places if x.ndim == 2 else self.places[piece.places]
-            target = x.reshape(-1, x.shape[-1])
-        else:
+        own: Any = piece.places
+        target = x.reshape(-1, x.shape[-1])
+        if x.ndim == 3 and self.places is not None:
+            own = self.places[piece.places]
+        elif x.ndim == 3:
             own, target = (slice(None), piece.times), x
             rows = rows.reshape(-1, len(x), x.shape[2]).transpose(1, 0, 2)
         target[own] = target[own] + rows if add else rows

@@ -53,7 +53,8 @@ class Result:
 class Backend(Protocol):
     """The required part. `supports` gives None, or the reason why a model cannot be built.
 
-    It is asked for an `EncoderDecoderSpec`, whose context is a `Source`, where `encoder_decoders` is true.
+    It is asked for an `EncoderDecoderSpec`, whose context is a `Source`, where `encoder_decoders` is true, and for
+    `build(..., recompute=True)` where `recomputes` is.
     """
 
     name: str

@@ -233,6 +233,7 @@ class TrainerConfig:
         accumulate: batches to an update; the loss is divided by the entries of all of them.
         evaluate_every: updates between two evaluations; None for one at the end of each epoch.
         checkpoint_every: updates between two checkpoints; None for one with each evaluation.
+        recompute: states are computed again for the gradients, in place of being kept.
         progress: a progress bar where standard error is a terminal.
         tensorboard: event files for TensorBoard too, in the run's folder.
     """
@@ -247,6 +248,7 @@ class TrainerConfig:
     dtype: str = "float32"
     evaluate_every: int | None = None
     checkpoint_every: int | None = None
+    recompute: bool = False
     progress: bool = True
     tensorboard: bool = False
 

@@ -14,8 +14,8 @@ from .task import Task, source_of, task_of
 KEY = "resume"
 MAY_CHANGE = {  # neither the data nor what the trainer keeps depends on them
     "resume", "reaches", "misses", "backend.name", "trainer.steps", "trainer.epochs", "trainer.evaluate_every",
-    "trainer.checkpoint_every", "trainer.progress", "trainer.tensorboard", "trainer.clip", "trainer.clip_kind",
-    "optimizer.learning_rate",
+    "trainer.checkpoint_every", "trainer.recompute", "trainer.progress", "trainer.tensorboard", "trainer.clip",
+    "trainer.clip_kind", "optimizer.learning_rate",
 }  # fmt: skip
 
 

@@ -102,7 +102,11 @@ class TrainingRun:
             raise BackendError(f"backend {backend.name!r}: {reason}")
         if not hasattr(backend, "trainer"):
             raise BackendError(f"backend {backend.name!r}: it has no trainer, so that it runs models but trains none")
-        model = backend.build(self.spec, seed=self._settings["seed"], dtype=check_dtype(self._settings["dtype"]))
+        options = {"recompute": True} if self._settings["recompute"] else {}
+        if options and not getattr(backend, "recomputes", False):
+            raise BackendError(f"backend {backend.name!r}: it does not recompute; leave trainer.recompute out")
+        dtype = check_dtype(self._settings["dtype"])
+        model = backend.build(self.spec, seed=self._settings["seed"], dtype=dtype, **options)
         if start:
             backend.from_spec(model, start.contents.weights)
         self._backend, self._model, self._trainer = backend, model, backend.trainer(model, self._training)

@@ -52,8 +52,10 @@ class TensorFlowBackend:
             return str(error)
         return None
 
-    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32") -> Model:
+    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32", *, recompute: bool = False) -> Model:
         """The model with the spec's initial values. Raises UnsupportedError or WeightError."""
+        if recompute:
+            raise UnsupportedError("recompute: the tf backend keeps the states of all steps; leave recompute out")
         if reason := self.supports(spec):
             raise UnsupportedError(reason)
         return build(spec, seed, check_dtype(dtype))

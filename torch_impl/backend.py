@@ -28,6 +28,7 @@ class TorchBackend:
     name = "torch"
     files = FILES
     encoder_decoders = True
+    recomputes = True
 
     def supports(self, spec: AnySpec) -> str | None:
         """None, or why the model cannot be built."""
@@ -38,11 +39,11 @@ class TorchBackend:
             return str(error)
         return None
 
-    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32") -> Model:
+    def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32", *, recompute: bool = False) -> Model:
         """The model with the spec's initial values. Raises UnsupportedError or WeightError."""
         if reason := self.supports(spec):
             raise UnsupportedError(reason)
-        return build(spec, seed, check_dtype(dtype))
+        return build(spec, seed, check_dtype(dtype), recompute=recompute)
 
     def run(
         self,

@@ -22,7 +22,7 @@ class EncoderDecoder(nn.Module):
         c = the encoder's final state, (B, L*D*H)    h_0 = context.weight c + context.bias
 
     Args:
-        spec, seed, dtype, device: as for `SequenceModel`; the calls in `train()` mode are counted here.
+        spec, seed, dtype, device, recompute: as for `SequenceModel`; the calls in `train()` mode are counted here.
 
     Attributes:
         encoder, decoder: `SequenceModel`s, which may be run by themselves.
@@ -41,12 +41,13 @@ class EncoderDecoder(nn.Module):
         seed: int = 0,
         dtype: str | torch.dtype = "float32",
         device: torch.device | str | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec
         self._first = spec.encoder.cell_definition.states[0]
-        self.encoder = SequenceModel(spec.encoder, seed=None, dtype=dtype, device=device)
-        self.decoder = SequenceModel(spec.decoder, seed=None, dtype=dtype, device=device)
+        self.encoder = SequenceModel(spec.encoder, seed=None, dtype=dtype, device=device, recompute=recompute)
+        self.decoder = SequenceModel(spec.decoder, seed=None, dtype=dtype, device=device, recompute=recompute)
         count_calls(self, spec, seed, device)
         from_spec(self, initial_weights(spec, seed, check_dtype(dtype_name(dtype))))
 
@@ -97,11 +98,11 @@ class EncoderDecoder(nn.Module):
 Model = Recurrent | SequenceModel | EncoderDecoder
 
 
-def build(spec: AnySpec, seed: int, dtype: str) -> Model:
+def build(spec: AnySpec, seed: int, dtype: str, *, recompute: bool = False) -> Model:
     """`EncoderDecoder` of two specs, `Recurrent` where the spec is the core alone, else `SequenceModel`."""
     if isinstance(spec, EncoderDecoderSpec):
-        return EncoderDecoder(spec, seed=seed, dtype=dtype)
-    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)
+        return EncoderDecoder(spec, seed=seed, dtype=dtype, recompute=recompute)
+    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype, recompute=recompute)
 
 
 def arguments(model: Model, given: Inputs) -> dict[str, Any]:

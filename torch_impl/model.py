@@ -41,7 +41,7 @@ class SequenceModel(nn.Module):
     padding, precision, second derivatives and dropout (whose calls `core` counts).
 
     Args:
-        spec, seed, dtype, device: as for `Recurrent`; any spec.
+        spec, seed, dtype, device, recompute: as for `Recurrent`; any spec.
 
     Raises:
         WeightError: another dtype; convert with `.to()` after.
@@ -58,6 +58,7 @@ class SequenceModel(nn.Module):
         seed: int | None = 0,
         dtype: str | torch.dtype = "float32",
         device: torch.device | str | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -70,7 +71,7 @@ class SequenceModel(nn.Module):
             rows = spec.num_layers * spec.num_directions * spec.hidden_size
             self.context = _empty(nn.Linear, spec.context.size, rows, **options)
         core = replace(spec, embedding=None, context=None, head=None)
-        self.core = Recurrent(core, seed=None, **options)
+        self.core = Recurrent(core, seed=None, recompute=recompute, **options)
         self.core.dropout_seed = seed or 0
         if spec.head:
             self.head = _empty(nn.Linear, spec.output_size, spec.head.size, bias=spec.head.bias, **options)

@@ -1,6 +1,7 @@
 """`Recurrent`, the core: layers, directions and merging (SPEC.md, 4 and 5)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +10,14 @@ from ..spec.dropout import Masks
 from ..spec.errors import InputError, SpecError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights, parameters
+from ..spec.recomputing import check_recomputes
 from . import dropout, fast
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .cells import load_cell
 from .dropout import count_calls, masks_of_call
 from .merging import merge
 from .packing import Rows, reads_values, valid_rows
+from .recomputing import recomputed
 from .recurrence import recurrence, times, without_autocast
 from .weights import dtype_name, from_spec, names_of
 
@@ -51,9 +54,11 @@ class Recurrent(nn.Module):
             None leaves the weights unset, for a caller who loads them next, and is 0 for the masks.
         dtype: `float32` or `float64`, as text or torch's own.
         device: where the parameters are made.
+        recompute: gradients take less memory and a forward pass more; results are the same (SPEC.md, 13.4).
 
     Raises:
         SpecError: the spec has an embedding, a head or a context; take `SequenceModel`.
+        UnsupportedError: `recompute` of a model that cannot be run part by part.
         WeightError: another dtype; convert with `.to()` after.
         UnsupportedError: this backend has not got the cell.
     """
@@ -68,11 +73,15 @@ class Recurrent(nn.Module):
         seed: int | None = 0,
         dtype: str | torch.dtype = "float32",
         device: torch.device | str | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
+        if recompute:
+            check_recomputes(spec)
         self.spec = spec
+        self.recompute = recompute
         self._in_place = load_cell(spec.cell).IN_PLACE
         # Read once, as torch.compile does not follow the spec into its YAML files.
         self._state_names, self._output = spec.cell_definition.states, spec.cell_definition.output
@@ -116,7 +125,11 @@ class Recurrent(nn.Module):
         with without_autocast(inputs.device):
             valid = valid_steps(inputs, lengths, mask)
             states = self._checked_states(initial_state, inputs.shape[0])
-            outputs, final = self._layers(inputs, valid, states, masks_of_call(self, dropout))
+            layers = partial(self._layers, masks=masks_of_call(self, dropout))
+            if self.recompute and torch.is_grad_enabled():
+                outputs, final = recomputed(layers, inputs, valid, states)
+            else:
+                outputs, final = layers(inputs, valid, states)
         return outputs, final if len(final) > 1 else final[self._output]
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:

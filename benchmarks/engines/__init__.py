@@ -27,6 +27,7 @@ ENGINES: Mapping[str, tuple[str, str]] = {
     "rnnzoo tf": ("tf_engines", "ours_graph"),
     "rnnzoo tf eager": ("tf_engines", "ours_eager"),
 }  # the module here, and the function in it
+MEMORY: Mapping[str, str] = {"rnnzoo numpy": "numpy_engines", "rnnzoo torch": "torch_engines"}
 
 
 def load_engine(name: str) -> Callable[[Problem], Timed]:
@@ -34,3 +35,9 @@ def load_engine(name: str) -> Callable[[Problem], Timed]:
     module, function = ENGINES[name]
     engine: Callable[[Problem], Timed] = getattr(importlib.import_module(f".{module}", __package__), function)
     return engine
+
+
+def load_memory(name: str) -> Callable[..., int]:
+    """`memory(problem, recompute=False)` of an engine of `MEMORY`."""
+    found: Callable[..., int] = importlib.import_module(f".{MEMORY[name]}", __package__).memory
+    return found

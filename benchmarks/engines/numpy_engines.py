@@ -1,5 +1,7 @@
 """NumPy: the products alone, a loop as in min-char-rnn, and the backend of this package."""
 
+import tracemalloc
+
 import numpy as np
 
 from ...spec.backend import load_backend
@@ -69,3 +71,15 @@ def ours(problem: Problem) -> Timed:
         "f": lambda: backend.run(model, x, lengths=lengths),
         "fb": lambda: backend.gradients(model, x, d_y, lengths=lengths),
     }
+
+
+def memory(problem: Problem, *, recompute: bool = False) -> int:
+    """The peak in bytes of `gradients` beyond inputs, cotangents, weights and gradients."""
+    backend = load_backend("numpy")
+    model = backend.build(problem.spec, recompute=recompute)
+    x, d_y, lengths = problem.inputs(), problem.d_outputs(), problem.lengths()
+    tracemalloc.start()
+    gradients = backend.gradients(model, x, d_y, lengths=lengths)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak - sum(array.nbytes for array in gradients.values())

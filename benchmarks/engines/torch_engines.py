@@ -1,8 +1,10 @@
 """torch: the products alone, `torch.nn.RNN`, and the module of this package."""
 
+from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from ...spec.backend import load_backend
 from ..problem import Problem
@@ -70,3 +72,15 @@ def _timed(problem: Problem, layers: Any, call: Any) -> Timed:
         return call(x)
 
     return {"f": f, "fb": lambda: torch.autograd.grad(call(leaf), leaves, d_y)}
+
+
+def memory(problem: Problem, *, recompute: bool = False) -> int:
+    """The peak in bytes of a call and its gradients beyond inputs, cotangents, weights and gradients."""
+    layers = load_backend("torch").build(problem.spec, recompute=recompute)
+    x, d_y, lengths = torch.from_numpy(problem.inputs()).requires_grad_(), problem.d_outputs(), problem.lengths()
+    given = None if lengths is None else torch.from_numpy(lengths)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        found = torch.autograd.grad(layers(x, lengths=given)[0], [x, *layers.parameters()], torch.from_numpy(d_y))
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes)) - sum(gradient.nbytes for gradient in found)
