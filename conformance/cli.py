@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..spec.errors import ConformanceError, InputError, RnnZooError
-from . import converting
+from . import check_options, converting
 
 EPILOG = (
     "Files: .safetensors (canonical, or of any names), .safetensors.index.json, .torch.safetensors, .pt, .pth, .bin, "
@@ -205,11 +205,15 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from .checking import add_arguments, check
-
     command = commands.add_parser("check", help="check backends against the spec")
-    add_arguments(command)
-    command.set_defaults(command=check)
+    check_options.add_arguments(command)
+    command.set_defaults(command=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .checking import check
+
+    return check(options)
 
 
 def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

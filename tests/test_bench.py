@@ -1,6 +1,8 @@
 """The benchmark: each engine runs, times are of what was asked for, and a figure says whether it is met."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,24 @@ def test_memory_of_gradients_is_within_what_was_asked_for() -> None:
     missed = [figure.what for figure in figures.memory() if not figure.met]
     (known,) = missed  # packed rows beside outputs that are not: 2.1
     assert known.startswith("rnnzoo torch") and known.endswith("mean length T/2")
+
+
+@pytest.mark.parametrize("size", ["T", "L"])
+@pytest.mark.parametrize("engine", ["rnnzoo numpy", "rnnzoo torch"])
+def test_time_grows_with_steps_and_layers_and_no_faster(engine: str, size: str) -> None:
+    few, many = {"T": (1000, 10_000), "L": (2, 16)}[size]
+    base = Problem(4, 100, 8, 16)
+    calls = [load_engine(engine)(base.changed(**{size: number}))["fb"] for number in (few, many)]
+    times = [min(taken) for taken in zip(*[[seconds(call) for call in calls] for _ in range(4)], strict=True)]
+    # Were a sixteenth of the time of the few quadratic, each of the many would take 15/16 + 8/16 = 1.44 times as long.
+    assert times[1] / times[0] / (many / few) < 1.4
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Of the processor; the best of several calls is the one that nothing disturbed."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
 
 
 def test_bad_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

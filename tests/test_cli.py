@@ -48,6 +48,29 @@ def test_inspect_shows_spec_parameters_and_provenance(tmp_path: Path, capsys: py
     assert "note: a test" in text and "276 numbers in 21 parameters" in text
 
 
+def test_inspect_loads_neither_a_framework_nor_the_suite(
+    tmp_path: Path, fresh_python: Callable[..., subprocess.CompletedProcess[str]]
+):
+    heavy = {"torch", "tensorflow", "keras", "jax", "rnnzoo.conformance.checks", "rnnzoo.conformance.items"}
+    done = fresh_python(
+        f"from rnnzoo.conformance import cli\nassert cli.main(['inspect', {str(_saved(tmp_path))!r}]) == 0\n"
+        f"import sys; print(sorted(set(sys.modules) & {heavy!r}), file=sys.stderr)"
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_inspect_takes_less_than_half_a_second(tmp_path: Path):
+    command = [Path(sys.executable).with_name("rnnzoo"), "inspect", _saved(tmp_path)]
+    taken = []
+    for _ in range(3):  # of the processor: what else runs there does not count
+        before = os.times()
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        after = os.times()
+        assert "layers.0.forward.input_weight" in shown
+        taken.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(taken) < 0.5
+
+
 def test_diff_of_the_same_model_in_two_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     source = _saved(tmp_path)
     main(["convert", str(source), str(tmp_path / "model.npz")])
