@@ -49,7 +49,8 @@ def _smaller(item: Item) -> Iterator[Item]:
 
 def _shorter_runs(case: Trajectory) -> Iterator[Trajectory]:
     yield from (replace(case, updates=updates) for updates in _below(case.updates))
-    yield from (other for other in (replace(case, clip=None), replace(case, schedule=None)) if other != case)
+    simpler = (replace(case, dropout=None), replace(case, clip=None), replace(case, schedule=None))
+    yield from (other for other in simpler if other != case)
     yield from (replace(case, rows=rows) for rows in _below(case.rows))
 
 

@@ -1,7 +1,7 @@
 """Long training runs on the tasks' own batches, in which every update is looked at.
 
 The complete product of optimizer, variant and task takes minutes; the suite has a part of it, in which every
-optimizer trains every variant, on one of the tasks. Schedules and clips are spread over both.
+optimizer trains every variant, on one of the tasks. Schedules, clips and dropout are spread over both.
 """
 
 import itertools
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.data import Described, check_choice, check_size
-from ..spec.encoder_decoder import AnySpec
+from ..spec.dropout import Dropout
+from ..spec.encoder_decoder import AnySpec, Source
 from ..spec.errors import BackendError
 from ..spec.inputs import Inputs
 from ..spec.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, Optimizer, RMSprop
@@ -31,7 +32,7 @@ Array = NDArray[Any]
 UPDATES = 50
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "digits": {}, "forecast": {"window": 5}, "char_lm": {"window": 4, "embedding_size": 2},
-    "tagging": {"embedding_size": 2},
+    "tagging": {"embedding_size": 2}, "translate": {"embedding_size": 2},
 }  # fmt: skip
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "simple_rnn": {"num_layers": 1},
@@ -41,15 +42,17 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 RULES: tuple[Optimizer, ...] = (
     SGD(0.05, 0.9), SGD(0.05, 0.9, nesterov=True), Adam(0.01), Adam(0.01, weight_decay=0.1, decoupled=True),
-    RMSprop(0.005), Adagrad(0.1),
+    RMSprop(0.005), RMSprop(0.002, momentum=0.5, centred=True), Adagrad(0.1),
 )  # fmt: skip
 RATES: tuple[Schedule | None, ...] = (StepDecay(20), None, Cosine(UPDATES, 0.1), WarmUp(10))
 CLIPS: tuple[Clip | None, ...] = (None, ClipByGlobalNorm(0.5), ClipByValue(0.05))
+VARIATIONAL, BETWEEN = Dropout(inputs=0.3, state=0.2), Dropout(between_layers=0.3)
+DROPS: tuple[Dropout | None, ...] = (None, VARIATIONAL, None, BETWEEN, None)
 SPREAD: Mapping[str, Sequence[str]] = {  # tasks of the suite's runs, by rule; those that take longest are few
-    "simple_rnn": ("digits", "forecast", "char_lm", "digits", "forecast", "tagging"),
-    "bi_rnn": ("forecast", "digits", "digits", "forecast", "digits", "digits"),
-    "stacked_rnn": ("digits", "forecast", "forecast", "digits", "forecast", "forecast"),
-    "stacked_bi_rnn": ("forecast", "digits", "digits", "forecast", "digits", "forecast"),
+    "simple_rnn": ("translate", "forecast", "char_lm", "digits", "forecast", "forecast", "tagging"),
+    "bi_rnn": ("forecast", "digits", "digits", "forecast", "digits", "forecast", "digits"),
+    "stacked_rnn": ("digits", "forecast", "forecast", "digits", "forecast", "forecast", "forecast"),
+    "stacked_bi_rnn": ("forecast", "digits", "digits", "forecast", "digits", "forecast", "forecast"),
 }
 
 
@@ -62,6 +65,7 @@ class Trajectory(Described):
     Attributes:
         task, variant: names out of `TASKS` and `MODELS`, which say the rest of their settings.
         optimizer, clip, schedule: as in a `TrainingSpec`.
+        dropout: of the model; of an encoder and of its decoder too.
         rows: of a batch; smaller ones at the end of an epoch are left out.
         updates: how many.
     """
@@ -71,12 +75,14 @@ class Trajectory(Described):
     optimizer: Optimizer
     clip: Clip | None = None
     schedule: Schedule | None = None
+    dropout: Dropout | None = None
     rows: int = 2
     updates: int = UPDATES
 
     KIND: ClassVar[str] = "trajectory"
-    PARTS: ClassVar[Mapping[str, tuple[type[Described], ...]]] = {
+    PARTS: ClassVar[Mapping[str, type[Described] | tuple[type[Described], ...]]] = {
         "optimizer": OPTIMIZERS, "clip": (ClipByGlobalNorm, ClipByValue), "schedule": SCHEDULES,
+        "dropout": Dropout,
     }  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -89,6 +95,7 @@ class Trajectory(Described):
     def name(self) -> str:
         """A name that tells the run apart from all others."""
         parts = [part.KIND for part in (self.clip, self.schedule) if part]
+        parts += ["_".join(["dropout", *self.dropout.to_data(complete=False)])] if self.dropout else []
         return "-".join([self.task, self.variant, label(self.optimizer), *parts, f"{self.updates}x{self.rows}"])
 
     @property
@@ -103,7 +110,8 @@ class Trajectory(Described):
     @property
     def spec(self) -> AnySpec:
         """The model. Raises SpecError where the variant makes no sense for the task."""
-        return model_spec(_task(self.task), {"variant": self.variant, "hidden_size": 3, **MODELS[self.variant]})
+        fields = {"variant": self.variant, "hidden_size": 3, **MODELS[self.variant]}
+        return model_spec(_task(self.task), {**fields, "dropout": self.dropout and self.dropout.to_data()})
 
     @property
     def training(self) -> TrainingSpec:
@@ -147,7 +155,10 @@ def quantities(case: Trajectory, ops: Exact) -> Named:
 
 def _trajectory(task: str, variant: str, rule: int) -> Trajectory:
     place = rule + list(MODELS).index(variant)
-    return Trajectory(task, variant, RULES[rule], CLIPS[place % len(CLIPS)], RATES[place % len(RATES)])
+    clip, rate, drops = CLIPS[place % len(CLIPS)], RATES[place % len(RATES)], DROPS[place % len(DROPS)]
+    if MODELS[variant]["num_layers"] == 1 and drops == BETWEEN:
+        drops = None
+    return Trajectory(task, variant, RULES[rule], clip, rate, drops)
 
 
 @cache
@@ -156,10 +167,18 @@ def _task(name: str) -> Task:
 
 
 def _shortened(batch: Batch) -> Batch:
-    """As long as its longest row, and in numbers of float32."""
-    steps = batch.inputs.shape[1] if batch.lengths is None else int(batch.lengths.max())
-    targets = batch.targets[:, :steps] if batch.targets.shape[:2] == batch.inputs.shape[:2] else batch.targets
-    return replace(batch, inputs=_single(batch.inputs[:, :steps]), targets=_single(targets))
+    """As long as its longest row, its source too, and in numbers of float32."""
+    inputs, source = _cut(batch.inputs, batch.lengths), batch.context
+    targets = (
+        batch.targets[:, : inputs.shape[1]] if batch.targets.shape[:2] == batch.inputs.shape[:2] else batch.targets
+    )
+    if isinstance(source, Source):
+        source = source._replace(inputs=_cut(source.inputs, source.lengths))
+    return replace(batch, inputs=_single(inputs), targets=_single(targets), context=source)
+
+
+def _cut(inputs: Array, lengths: Array | None) -> Array:
+    return inputs if lengths is None else inputs[:, : lengths.max()]
 
 
 def _single(array: Array) -> Array:
@@ -168,6 +187,11 @@ def _single(array: Array) -> Array:
 
 def _understood(batch: Batch) -> Inputs:
     """What a batch means, for the oracle: put together here, and not by the code that backends use."""
-    lengths = None if batch.lengths is None else np.asarray(batch.lengths)[:, None]
-    inputs = np.asarray(batch.inputs)
-    return Inputs(inputs, None if lengths is None else np.arange(inputs.shape[1]) < lengths, None, batch.context)
+    source = batch.context if isinstance(batch.context, Source) else None
+    read = source and Inputs(source.inputs, _mask(source.inputs, source.lengths), None, None)
+    context = None if source else batch.context
+    return Inputs(batch.inputs, _mask(batch.inputs, batch.lengths), None, context, read)
+
+
+def _mask(inputs: Array, lengths: Array | None) -> Array | None:
+    return None if lengths is None else np.arange(inputs.shape[1]) < np.asarray(lengths)[:, None]

@@ -21,10 +21,11 @@ from rnnzoo.conformance.items import Item, item, items
 from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.suite import diagnosed, run_suite
 from rnnzoo.conformance.teeth import run_teeth
-from rnnzoo.conformance.trajectories import CLIPS, MODELS, RATES, RULES, TASKS, Trajectory
+from rnnzoo.conformance.trajectories import BETWEEN, CLIPS, DROPS, MODELS, RATES, RULES, TASKS, VARIATIONAL, Trajectory
 from rnnzoo.numpy_impl.backend import NumpyBackend
-from rnnzoo.spec import load_backend
+from rnnzoo.spec import EncoderDecoderSpec, Source, load_backend
 from rnnzoo.spec.backend import BUILT_IN
+from rnnzoo.spec.encoder_decoder import networks
 from rnnzoo.spec.optimizers import SGD
 from rnnzoo.spec.schedules import StepDecay
 from rnnzoo.tasks.task import load_task
@@ -38,6 +39,7 @@ def test_every_optimizer_trains_every_variant_and_every_task_occurs():
     assert len(table) == len(RULES) * len(MODELS)
     assert {run.task for run in table} == set(TASKS)
     assert {run.clip for run in table} == set(CLIPS) and {run.schedule for run in table} == set(RATES)
+    assert {run.dropout for run in table} == set(DROPS)
     assert {run.updates for run in table} == {50}
 
 
@@ -46,7 +48,7 @@ def test_the_complete_product_leaves_out_what_makes_no_sense_alone():
     assert {(run.task, run.variant) for run in every} == set(itertools.product(TASKS, MODELS)) - {
         ("char_lm", "bi_rnn"), ("char_lm", "stacked_bi_rnn"),
     }  # fmt: skip
-    assert len(every) == 14 * len(RULES) == len({run.name for run in every})
+    assert len(every) == 18 * len(RULES) == len({run.name for run in every})
     assert set(trajectories.trajectories()) <= set(every)
 
 
@@ -69,6 +71,9 @@ def test_the_batches_are_the_tasks_own(name: str):
             assert steps == own.inputs.shape[1]
         else:
             assert steps == own.lengths.max() and np.array_equal(batch.lengths, own.lengths)
+        if isinstance(own.context, Source):
+            read, length = batch.context.inputs, own.context.lengths.max()
+            assert np.array_equal(read, own.context.inputs[:, :length]) and read.shape[1] == length
     assert len(case.batches) == 50
 
 
@@ -124,6 +129,25 @@ def _numbers(errors: list[float]) -> tuple[dict[str, Truth], Bounds]:
     allowed = {"loss": 1e-3 * ones, "weight": np.stack([1e-3 * ones, errors], axis=1)}
     truths = {"loss": Truth(ones, 0 * ones), "weight": Truth(np.ones((len(errors), 2)), np.zeros((len(errors), 2)))}
     return truths, Bounds(allowed, dict.fromkeys(allowed, 1.0), 0)
+
+
+@pytest.mark.parametrize("case", [
+    Trajectory("translate", "bi_rnn", SGD(0.05, 0.9), dropout=VARIATIONAL, updates=4),
+    Trajectory("forecast", "stacked_rnn", SGD(0.05, 0.9), dropout=BETWEEN, updates=4),
+])  # fmt: skip
+def test_a_run_with_dropout_is_judged_with_its_masks(case: Trajectory):
+    backend = load_backend("numpy")
+    assert run(backend, item("trajectory", case, "float64")).verdict == "passed"
+    assert run(_Undropped(), item("trajectory", case, "float64")).verdict == "failed"
+
+
+class _Undropped(NumpyBackend):
+    """Forgets that a model has dropout."""
+
+    def build(self, spec: Any, *arguments: Any, **options: Any) -> Any:
+        parts = networks(spec)
+        without = [replace(part, dropout=None) for part in parts]
+        return super().build(without[0] if len(parts) == 1 else EncoderDecoderSpec(*without), *arguments, **options)
 
 
 @pytest.mark.parametrize(("errors", "count"), [
