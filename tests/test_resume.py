@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import yaml
 
+from rnnzoo.conformance import trajectories
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.cli import main as rnnzoo
 from rnnzoo.conformance.training import TrainingCase, quantities
@@ -161,6 +163,31 @@ def test_sixty_steps_in_three_backends_in_turn_are_sixty_steps(
     train(*TINY, *SWITCHES[name], "backend=numpy", "trainer.steps=60", "hydra.run.dir=one")
     assert_right(end_of("one"), wanted)
     assert [line.keys() for line in metrics("c")] == [line.keys() for line in metrics("one")]
+
+
+def test_an_encoder_and_its_decoder_are_handed_over_too(assert_right: Callable[..., None]) -> None:
+    for framework in FRAMEWORKS.values():
+        pytest.importorskip(framework)
+    options = ["task=translate", "task.embedding_size=2", *TINY[1:], *SWITCHES["adam"], "trainer.batch_size=2"]
+    train(*options, "trainer.evaluate_every=99", "backend=torch", "trainer.steps=20", "hydra.run.dir=a")
+    train("resume=a", "backend=tf", "trainer.steps=30", "hydra.run.dir=b")
+    train("resume=b", "trainer.steps=40", "hydra.run.dir=again")  # in the middle of its updates, by itself
+    train("resume=again", "backend=numpy", "trainer.steps=60", "hydra.run.dir=c")
+    spec, _, record = load(Path("c/model.safetensors"))
+    assert [(part["backend"], part["steps"]) for part in record["before"]] == [("torch", 20), ("tf", 40)]
+    batches = list(islice(load_task({"name": "translate", "embedding_size": 2}).epoch(1, 2, 0), 60))
+    case = SimpleNamespace(
+        spec=spec, training=TrainingSpec.from_data(record["training"]), batches=batches,
+        weights=initial_weights(spec, 0, "float64"),
+    )  # fmt: skip
+
+    def wanted(ops: Any) -> Any:
+        found = trajectories.quantities(cast(trajectories.Trajectory, case), ops)
+        return {name: a if name in ("loss", "gradient norm") else a[:, -1] for name, a in found.items()}
+
+    assert_right(end_of("c"), wanted)
+    train(*options, "trainer.evaluate_every=99", "backend=numpy", "trainer.steps=60", "hydra.run.dir=one")
+    assert_right(end_of("one"), wanted)
 
 
 def test_an_update_of_several_batches_divides_by_the_entries_of_all_of_them(
