@@ -166,6 +166,18 @@ def test_a_cell_of_two_states_is_compiled_too(compiled: list[Any], toy_cell: Cal
     assert compiled and outcome.verdict == "passed", outcome.message
 
 
+def test_most_padding_is_left_out_of_a_compiled_loop(compiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrent, found = _module("tf_impl", "recurrent"), []
+    packing = recurrent.packing
+    monkeypatch.setattr(recurrent, "packing", lambda mask: found.append(packing(mask)) or found[-1])
+    backend, lengths = load_backend("tf"), [3, 8, 1, 6, 5, 4, 2, 7]
+    backend.run(backend.build(ModelSpec("simple_rnn", I, H)), np.ones((8, 8, I)), lengths)
+    (rows,) = found
+    assert rows.ends.numpy().tolist() == [8 * 2, 8 * 2 + 6 * 2, 8 * 2 + 6 * 2 + 4 * 2, 8 * 2 + 6 * 2 + 4 * 2 + 2 * 2]
+    x = np.random.default_rng(0).standard_normal((8, 8, 2)) * (np.arange(8) < np.array(lengths)[:, None])[..., None]
+    assert np.array_equal(rows.unpacked(rows.packed(np.asarray(x))), x)
+
+
 def test_a_new_length_in_a_bucket_compiles_nothing(compiled: list[Any], assert_run: Callable[..., None]) -> None:
     backend = load_backend("tf")
     model, fast = backend.build(ModelSpec("bi_rnn", I, H), dtype="float64"), _module("tf_impl", "fast")
