@@ -13,8 +13,9 @@ from rnnzoo.conformance.bounds import Bounds, Truth, bounds, truth
 from rnnzoo.conformance.comparison import compared
 from rnnzoo.conformance.trajectories import Trajectory, quantities
 from rnnzoo.spec import load_backend
+from rnnzoo.spec.errors import InputError
 from rnnzoo.spec.optimizers import SGD, Adagrad, Adam, Optimizer
-from rnnzoo.tf_impl import SequenceModel, optimizers
+from rnnzoo.tf_impl import EncoderDecoder, SequenceModel, optimizers
 
 UPDATES = 12
 Found = list[dict[str, Any]]
@@ -106,3 +107,26 @@ def test_fit_trains_as_our_loop_does(variant: str, rule: Optimizer, optimizer: C
     )
     model.fit(inputs, targets, batch_size=case.rows, shuffle=False, verbose=0)
     _assert_alike(case, [backend.to_spec(model)], _ours("tf", case))
+
+
+def test_fit_trains_an_encoder_and_its_decoder_as_our_loop_does():
+    case = Trajectory("translate", "bi_rnn", Adam(0.01), updates=UPDATES)
+    model, backend = EncoderDecoder(case.spec, dtype="float64"), load_backend("tf")
+    backend.from_spec(model, case.weights)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+    model.compile(optimizer=optimizers.Adam(0.01), loss=loss, jit_compile=False)
+    sources = [batch.context for batch in case.batches]
+    longest = max(source.inputs.shape[1] for source in sources)
+    padded = [np.pad(source.inputs, ((0, 0), (0, longest - source.inputs.shape[1]))) for source in sources]
+    inputs = {
+        "inputs": np.concatenate([batch.inputs for batch in case.batches]),
+        "source": np.concatenate(padded),
+        "source_lengths": np.concatenate([source.lengths for source in sources]),
+    }
+    targets = np.concatenate([batch.targets for batch in case.batches])
+    model.fit(inputs, targets, batch_size=case.rows, shuffle=False, verbose=0)
+    _assert_alike(case, [backend.to_spec(model)], _ours("tf", case))
+    scores = model.predict(inputs, verbose=0)
+    assert scores.shape == (*targets.shape, case.spec.head.size)
+    with pytest.raises(InputError, match=r"expected a dict of 'inputs', 'source' .*, got 'inputs'"):
+        model({"inputs": inputs["inputs"]})

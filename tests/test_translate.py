@@ -192,7 +192,7 @@ def test_the_command_line_translates(learned: Contents, tmp_path: Path, capsys: 
 @pytest.mark.parametrize("backend_name", BACKENDS)
 def test_the_recipe_translates_days_that_it_has_not_seen(backend_name: str, tmp_path: Path) -> None:
     folder = f"hydra.run.dir={tmp_path}"
-    assert main(["train", "task=translate", f"backend={backend_name}", "trainer.progress=false", folder]) == 0
+    assert main(["train", "experiment=translate", f"backend={backend_name}", "trainer.progress=false", folder]) == 0
     from rnnzoo.conformance.formats import read
 
-    assert evaluate(read(tmp_path / "model.safetensors"), backend_name).value >= 0.95
+    assert evaluate(read(tmp_path / "model.safetensors"), backend_name).value >= 0.98

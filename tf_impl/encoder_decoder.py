@@ -1,5 +1,6 @@
 """`EncoderDecoder`: two networks, of which the second starts from the final state of the first (SPEC.md, 8)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source, final_state_size
+from ..spec.errors import InputError, listed
 from ..spec.parameters import initial_weights
 from .arguments import checked_dtype, named_states
 from .dropout import counter, masks_of_call
@@ -15,6 +17,7 @@ from .recurrent import Recurrent, config_of, from_data
 from .weights import from_spec
 
 Tensor = Any
+OF_FIT = ("inputs", "source", "source_lengths")  # by name, as Keras hands one argument on
 
 
 @keras.saving.register_keras_serializable(package="rnnzoo")
@@ -61,8 +64,11 @@ class EncoderDecoder(keras.Model):
         """What the decoder gives, as a `SequenceModel`, after the encoder has read the context.
 
         context is `Source(inputs, lengths, mask)` of tensors, or inputs alone; not with an initial state of the
-        decoder. training and dropout as for `Recurrent`. Raises InputError.
+        decoder. training and dropout as for `Recurrent`. For `fit`, `evaluate` and `predict`, which hand one argument
+        on, inputs may be a dict of `inputs`, `source` and, where they differ, `source_lengths`. Raises InputError.
         """
+        if isinstance(inputs, Mapping):
+            inputs, mask, context = _of_fit(inputs, context)
         masks = masks_of_call(self, training, dropout)
         return self.decoder(
             inputs,
@@ -84,8 +90,8 @@ class EncoderDecoder(keras.Model):
         return self.decoder.initial_state(self._read(context, None))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
-        """The decoder's."""
-        return self.decoder.compute_mask(inputs, previous_mask)
+        """The decoder's; None for inputs by name."""
+        return None if isinstance(inputs, Mapping) else self.decoder.compute_mask(inputs, previous_mask)
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` builds the model from again: plain data."""
@@ -110,6 +116,15 @@ class EncoderDecoder(keras.Model):
         state = next(iter(named_states(self.spec.encoder, final).values()))
         state = tf.transpose(state, [1, 0, 2])
         return tf.reshape(state, [tf.shape(state)[0], final_state_size(self.spec.encoder)])
+
+
+def _of_fit(given: Mapping[str, Tensor], context: Any) -> tuple[Tensor, None, Source]:
+    """Inputs, no mask and the source out of tensors by name. Raises InputError."""
+    unknown, missing = set(given) - set(OF_FIT), set(OF_FIT[:2]) - set(given)
+    if unknown or missing or context is not None:
+        got = "a context beside them" if context is not None else listed(sorted(given))
+        raise InputError(f"inputs: expected a dict of 'inputs', 'source' and, if any, 'source_lengths', got {got}")
+    return given["inputs"], None, Source(given["source"], given.get("source_lengths"))
 
 
 Model = Recurrent | SequenceModel | EncoderDecoder
