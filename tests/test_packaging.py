@@ -52,6 +52,7 @@ OWN_FILES = {
         "streaming.py",  # a step of a Keras layer runs as a graph of its own
         "hdf5.py",  # Keras' files are HDF5 in a zip, to be read without trusting them
         "plain.py",  # the framework's own layers; NumPy has none
+        "anatomy.py",  # taken apart into what the spec knows
         "examining.py",  # its files hold weights
         "configuration.py",  # and a description of layers
         "rebuilding.py",  # which are built anew from what it says of them
