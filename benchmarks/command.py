@@ -24,7 +24,8 @@ def bench(options: argparse.Namespace) -> int:
     lengths, sweeps = measuring.lengths(settings), measuring.sweeps(settings)
     found = [
         *figures.gains(shapes), *figures.variants(variants), *figures.floors(shapes), *figures.lengths(lengths),
-        *figures.linear(sweeps), *figures.eager(shapes), *figures.memory(), *figures.start_up(),
+        *figures.linear(sweeps), *figures.eager(shapes), *figures.memory(), *figures.around(),
+        *figures.start_up(),
     ]  # fmt: skip
     print(table(shapes, settings))
     print(f"\n{'figure':86} asked      measured\n" + "\n".join(figure.row() for figure in found))

@@ -15,6 +15,7 @@ from ..spec.parameters import initial_weights
 from .engines import MEMORY, load_memory
 from .measuring import OURS, SWEEPS, Measured
 from .problem import SHAPES, Problem
+from .step import update
 from .timing import ratio
 
 TORCH_GAIN, TF_GAIN = (2.5, 1.5, 1.1, 1.25), (2.0, 1.8, 1.3, 1.15)
@@ -23,7 +24,7 @@ SHORT = {"rnnzoo numpy": 0.65, "rnnzoo torch": 0.65, "rnnzoo tf": 0.8}
 FLOORS = {"rnnzoo torch": "floor, torch", "rnnzoo tf": "floor, TensorFlow"}
 LINEAR = 1.25  # the cost of a step at the largest size by that at the second largest
 KEEPING = (SHAPES[3], SHAPES[3].changed(short=True), SHAPES[3].changed(D=2), SHAPES[3].changed(T=100, L=3))
-LONG = Problem(8, 2000, 32, 64)
+LONG = Problem(4, 2000, 16, 32)
 RECOMPUTING = {  # a module of torch returns its outputs, which a single layer cannot have for less
     "rnnzoo numpy": (LONG, LONG.changed(L=4)), "rnnzoo torch": (LONG.changed(L=2), LONG.changed(L=4)),
 }  # fmt: skip
@@ -125,6 +126,13 @@ def memory() -> Iterator[Figure]:
         for problem in RECOMPUTING[own]:
             share = peak(problem, recompute=True) / peak(problem)
             yield Figure(f"{own} fb, memory with recompute by without, {problem.text}", 0.5, share, False)
+
+
+def around() -> Iterator[Figure]:
+    """What data, metrics and progress take of a whole update."""
+    for own in OURS:
+        share = update(own.removeprefix("rnnzoo ")).around
+        yield Figure(f"{own}, share of data, metrics and progress in an update of char_lm", 0.1, share, False)
 
 
 def start_up() -> Iterator[Figure]:

@@ -13,6 +13,7 @@ from rnnzoo.benchmarks.engines import ENGINES, load_engine
 from rnnzoo.benchmarks.figures import Figure
 from rnnzoo.benchmarks.measuring import Measured, Settings
 from rnnzoo.benchmarks.problem import SHAPES, Problem
+from rnnzoo.benchmarks.step import update
 from rnnzoo.benchmarks.timing import Times, Worker, compare, environment, ratio
 from rnnzoo.conformance.cli import main
 
@@ -81,6 +82,12 @@ def seconds(call: Callable[[], object]) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_data_metrics_and_progress_are_a_tenth_of_an_update_at_most(backend: str) -> None:
+    found = update(backend)
+    assert min(found) > 0 and found.around < 0.1
 
 
 def test_bad_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

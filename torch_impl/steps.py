@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 PIECE = 2**18  # numbers: 1 MB in float32, half of a common second-level cache
+SHARE = 4  # at least so many pieces, so that what is held for a piece is small beside the whole
+FEW = 128  # rows, of which there is one piece
 
 
 class Steps:
@@ -27,8 +29,9 @@ class Steps:
         self.rows, self.sizes = (rows[::-1], sizes[::-1]) if reverse else (rows, sizes)
 
     def pieces(self) -> list["Piece"]:
-        """Steps that follow one another, together at most `PIECE` numbers or one step; in reading order."""
-        T, largest = len(self.rows), max(1, PIECE // (max(self.sizes) * self.series.shape[1]))
+        """Steps that follow one another, in reading order: a part of the rows that is small, or fits into a cache."""
+        T, (N, H) = len(self.rows), self.series.shape
+        largest = max(1, min(PIECE // H, max(FEW, N // SHARE)) // max(self.sizes))
         return [Piece(self, begin, min(begin + largest, T)) for begin in range(0, T, largest)]
 
 
