@@ -64,14 +64,17 @@ def test_the_command_measures_writes_and_fails_where_a_figure_is_missed(
     monkeypatch.setattr("rnnzoo.tasks.results.BUILT_IN", {"numpy": "numpy"})
     monkeypatch.setattr("rnnzoo.tasks.results.VARIANTS", {})
     Path("page.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    arguments = ["runs", "--readme", "page.md", "--seeds", "0,1", "--only", "forecast_co2"]
+    arguments = ["runs", "--readme", "page.md", "--seeds", "0,1", "--only", "forecast_co2,adding"]
+    monkeypatch.setattr("rnnzoo.tasks.results.CHAOTIC", ("adding",))
     monkeypatch.setattr("rnnzoo.tasks.results.train", lambda given: train([*given, "trainer.steps=2"]))
     assert main(arguments) == 1
     assert "published to reach 0.29" in capsys.readouterr().err
     page = Path("page.md").read_text().splitlines()
     (row,) = [line for line in page if line.startswith("| `forecast_co2`")]
-    values = [load(path).provenance["metrics"]["mean_absolute_error"] for path in Path("runs").rglob("model.*")]
+    values = [load(path).provenance["metrics"]["mean_absolute_error"] for path in Path("runs/experiments").rglob("model.*")]
     assert sorted(row.split(" | ")[3].split()) == sorted(f"{value:.4f}" for value in values) and len(values) == 2
+    (row,) = [line for line in page if line.startswith("| `adding`")]
+    assert len(row.split(" | ")[3].split()) == 1
     assert (page[0], page[-1], "old" in page) == ("before", "after", False)
 
 
