@@ -71,7 +71,8 @@ def test_the_command_measures_writes_and_fails_where_a_figure_is_missed(
     assert "published to reach 0.29" in capsys.readouterr().err
     page = Path("page.md").read_text().splitlines()
     (row,) = [line for line in page if line.startswith("| `forecast_co2`")]
-    values = [load(path).provenance["metrics"]["mean_absolute_error"] for path in Path("runs/experiments").rglob("model.*")]
+    models = Path("runs/experiments").rglob("model.*")
+    values = [load(path).provenance["metrics"]["mean_absolute_error"] for path in models]
     assert sorted(row.split(" | ")[3].split()) == sorted(f"{value:.4f}" for value in values) and len(values) == 2
     (row,) = [line for line in page if line.startswith("| `adding`")]
     assert len(row.split(" | ")[3].split()) == 1
