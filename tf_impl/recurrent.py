@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..spec.dropout import STEPWISE, Masks
+from ..spec.dropout import Masks
 from ..spec.encoder_decoder import spec_from_text
 from ..spec.errors import SpecError, WeightError, listed
 from ..spec.model import ModelSpec
@@ -164,7 +164,7 @@ def _factors(spec: ModelSpec, masks: Masks | None, kind: str, layer: int, direct
     found = dropout.factors(spec, masks, kind, layer, direction, (T, B, N), x.dtype)
     if found is None:
         return None
-    return tf.transpose(found, [1, 0, 2]) if kind in STEPWISE else found[:, None]
+    return tf.transpose(found, [1, 0, 2]) if len(found.shape) == 3 else found[:, None]
 
 
 def _shape(x: Tensor) -> tuple[Any, Any, Any]:

@@ -124,8 +124,8 @@ class Trainer:
 
     def _worth(self, given: dict[str, Tensor]) -> bool | None:
         """Whether the loops are worth compiling; None where those of an encoder are and those of a decoder are not."""
-        read = (given[name] for name in ("source.inputs", "inputs") if name in given)
-        sizes = zip(networks(self.model.spec), read, strict=True)
+        read = [given[name] for name in ("source.inputs", "inputs") if name in given]  # a carried state has no source
+        sizes = zip(networks(self.model.spec)[-len(read) :], read, strict=True)
         found = {worth_compiling(spec, *inputs.shape[:2]) for spec, inputs in sizes}
         return found.pop() if len(found) == 1 else None
 
