@@ -2,7 +2,8 @@
 
 The product of variant, nonlinearity, bias and merge is complete; sequences, initial state and sizes are
 spread over it so that every pair of values of any two factors occurs. Further cases put embedding, head and
-context around some of them, and some have inputs of a thousand.
+context around some of them, and some have inputs of a thousand. An implementation that supports little meets little of
+all that, so that one forward layer alone is there with every nonlinearity and bias, on whole sequences.
 """
 
 import itertools
@@ -62,7 +63,16 @@ def cases() -> tuple[Case, ...]:
     large = [next(case for case in plain if case.spec.nonlinearity == name) for name in ("tanh", "sigmoid")]
     drops = ModelSpec("stacked_bi_rnn", 2, 3, 2, dropout=Dropout(0.5, 0.5, 0.5), head=Head(2))  # which a run does not
     extremes = [*(replace(case, scale=4000.0) for case in large), Case(drops, 4, 5, "lengths", True)]
-    return tuple(dict.fromkeys([*found, *extremes]))
+    return tuple(dict.fromkeys([*found, *extremes, *_bare()]))
+
+
+def _bare() -> list[Case]:
+    """One forward layer without lengths or parts, from zeros and from a state."""
+    made = itertools.product(NONLINEARITIES, BIASES, (False, True))
+    return [
+        _case({"variant": "simple_rnn", "nonlinearity": f, "bias": bias}, SIZES[0], "full", initial)
+        for f, bias, initial in made
+    ]
 
 
 def quick_cases() -> list[Case]:

@@ -16,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..spec.backend import load_backend
-from ..spec.errors import ConformanceError, RnnZooError
+from ..spec.errors import BackendError, ConformanceError, RnnZooError
 from .divergence import first_divergence, first_of_run
-from .implementations import Implementation
+from .implementations import Implementation, implementation
 from .items import Item, items
 from .outcomes import Outcome, run
 from .shrinking import shrunk
@@ -30,16 +29,27 @@ DIAGNOSED = 10  # failures of an implementation whose first divergence and small
 
 
 def conformance_tests(target: str, *, quick: bool = False) -> Callable[..., None]:
-    """A pytest test, one for each item, of the backend of that name.
+    """A pytest test, one for each item, of what `rnnzoo check --backend` takes by that name.
 
     In a test file: `test_rnn = conformance_tests("package.module:OBJECT")`. Skips carry the reason: the
     backend's, or that a case is ill-conditioned.
+
+    Raises:
+        BackendError: there is no such backend; or it is an adapter whose environment variables are not set.
     """
     import pytest
 
+    tested = implementation(target)
+    if unset := [f"{name}={value}" for name, value in tested.environment.items() if os.environ.get(name) != value]:
+        raise BackendError(
+            f"backend {target!r}: expected the environment variables {' '.join(unset)} before Python starts; "
+            f"set them, or run: rnnzoo check {tested.option}"
+        )
+    tested.load()
+
     @pytest.mark.parametrize("item", items(quick=quick), ids=lambda item: item.name)
     def test(item: Item) -> None:
-        backend = load_backend(target)
+        backend = tested.load()
         outcome = run(backend, item)
         if outcome.verdict in ("skipped", "ill-conditioned"):
             pytest.skip(outcome.message)

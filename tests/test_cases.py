@@ -17,8 +17,9 @@ from rnnzoo.conformance.oracle import Oracle
 from rnnzoo.conformance.pair_cases import PairCase
 from rnnzoo.conformance.random_cases import random_items
 from rnnzoo.conformance.training import TrainingCase, quick_training_cases, training_cases
-from rnnzoo.spec.definitions import load_variant
+from rnnzoo.spec.definitions import BIASES, load_variant
 from rnnzoo.spec.errors import SpecError
+from rnnzoo.spec.model import NONLINEARITIES
 
 
 def _factors(case: Case) -> dict[str, str]:
@@ -31,6 +32,13 @@ def _factors(case: Case) -> dict[str, str]:
 def test_the_product_of_variant_nonlinearity_bias_and_merge_is_complete():
     found = {(c.spec.variant, c.spec.nonlinearity, c.spec.bias, c.spec.merge) for c in cases() if c.spec.is_core}
     assert found == {tuple(row.values()) for row in topologies()} and len(found) == 2 * 4 * 3 * 1 + 2 * 4 * 3 * 4
+
+
+def test_one_forward_layer_alone_meets_every_nonlinearity_and_bias_from_zeros_and_from_a_state():
+    """What an implementation that supports no more than that is held against: several rows, no lengths, no parts."""
+    alone = [c for c in cases() if c.spec.is_core and c.spec.variant == "simple_rnn" and c.sequences == "full"]
+    found = {(c.spec.nonlinearity, c.spec.bias, c.initial) for c in alone if c.rows > 1 and c.steps > 1}
+    assert found == set(itertools.product(NONLINEARITIES, BIASES, (False, True)))
 
 
 def test_every_pair_of_values_of_two_factors_occurs():

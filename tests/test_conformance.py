@@ -11,6 +11,7 @@ import pytest
 from rnnzoo.conformance import conformance_tests, expected
 from rnnzoo.conformance.checks import meaningful
 from rnnzoo.conformance.items import items
+from rnnzoo.spec.errors import BackendError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,3 +93,12 @@ def test_an_outsiders_backend_is_checked_in_its_own_test_file(tmp_path: Path) ->
 def test_an_outsiders_mistake_turns_its_test_file_red(tmp_path: Path) -> None:
     run = _project(tmp_path, "BROKEN")
     assert run.returncode == 1 and "ConformanceError" in run.stdout and "final_state.h at [" in run.stdout
+
+
+def test_names_are_those_of_the_command_and_what_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert callable(conformance_tests("torch.nn.RNN", quick=True))
+    monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
+    with pytest.raises(BackendError, match=r"'flax': expected .* JAX_ENABLE_X64=1 .*: rnnzoo check --backend flax"):
+        conformance_tests("flax")
+    with pytest.raises(BackendError, match="unknown backend 'nobody'"):
+        conformance_tests("nobody")
