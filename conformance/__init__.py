@@ -3,8 +3,9 @@
 A name is loaded when it is asked for: a command reads a file without the suite.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..spec.on_demand import on_demand
 
 if TYPE_CHECKING:
     from .comparison import Comparison as Comparison
@@ -12,12 +13,6 @@ if TYPE_CHECKING:
     from .layers import converted as converted
     from .suite import conformance_tests as conformance_tests
 
-PLACES = {
+__getattr__ = on_demand(__name__, {
     "Comparison": "comparison", "assert_equivalent": "equivalence", "converted": "layers", "conformance_tests": "suite",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{PLACES[name]}", __name__), name)
+})  # fmt: skip

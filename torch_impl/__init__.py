@@ -5,8 +5,9 @@ torch is loaded with the first of these names, not by the package: its files are
 `torch.export.load`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..spec.on_demand import on_demand
 
 if TYPE_CHECKING:
     from .encoder_decoder import EncoderDecoder as EncoderDecoder
@@ -14,12 +15,6 @@ if TYPE_CHECKING:
     from .model import SequenceOutput as SequenceOutput
     from .recurrent import Recurrent as Recurrent
 
-PLACES = {
+__getattr__ = on_demand(__name__, {
     "Recurrent": "recurrent", "SequenceModel": "model", "SequenceOutput": "model", "EncoderDecoder": "encoder_decoder",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{PLACES[name]}", __name__), name)
+})  # fmt: skip
