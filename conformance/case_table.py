@@ -63,10 +63,10 @@ def cases() -> tuple[Case, ...]:
     large = [next(case for case in plain if case.spec.nonlinearity == name) for name in ("tanh", "sigmoid")]
     drops = ModelSpec("stacked_bi_rnn", 2, 3, 2, dropout=Dropout(0.5, 0.5, 0.5), head=Head(2))  # which a run does not
     extremes = [*(replace(case, scale=4000.0) for case in large), Case(drops, 4, 5, "lengths", True)]
-    return tuple(dict.fromkeys([*found, *extremes, *_bare()]))
+    return tuple(dict.fromkeys([*found, *extremes, *bare_cases()]))
 
 
-def _bare() -> list[Case]:
+def bare_cases() -> list[Case]:
     """One forward layer without lengths or parts, from zeros and from a state."""
     made = itertools.product(NONLINEARITIES, BIASES, (False, True))
     return [

@@ -22,7 +22,7 @@ from ..spec.data import VERSION
 from ..spec.inputs import state_gradients
 from . import numbers
 from .bounds import Quantities, bounds, everything, truth
-from .case_table import cases, covering, factors
+from .case_table import bare_cases, cases, covering, factors
 from .cases import Case
 from .comparison import Comparison
 from .oracle import DIGITS
@@ -36,8 +36,8 @@ BITS = 8  # of the significand of every number given, so that each precision hol
 
 
 def vector_cases() -> list[Case | TrainingCase]:
-    """The cases of the set: every value of every factor, and training."""
-    plain = [case for case in covering(cases(), factors) if case.scale == 1.0]
+    """The cases of the set: every value of every factor, one forward layer alone with each of them, and training."""
+    plain = [case for case in dict.fromkeys([*covering(cases(), factors), *bare_cases()]) if case.scale == 1.0]
     runs = [case for case in training_cases() if case.case.scale == 1.0 and not case.accumulates]
     found: list[Case | TrainingCase] = [replace(case, bits=BITS) for case in plain]
     return found + [replace(case, case=case.case.with_bits(BITS)) for case in runs]

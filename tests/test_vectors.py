@@ -1,5 +1,6 @@
 """The vectors for other languages: whole, right, the same bits again, and useful to somebody without this package."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from rnnzoo.conformance.precision import PRECISIONS
 from rnnzoo.conformance.training import TrainingCase
 from rnnzoo.conformance.vector_set import FOLDER, files, lint, vector_cases
 from rnnzoo.spec import Batch, ModelSpec, TrainingSpec, load_backend
+from rnnzoo.spec.definitions import BIASES
+from rnnzoo.spec.model import NONLINEARITIES
 
 NAMES = [path.stem for path in sorted(FOLDER.glob("*-*.json"))]
 
@@ -104,6 +107,16 @@ def test_every_precision_has_its_allowed_errors_and_coarser_ones_allow_more():
 
 def test_training_is_among_the_cases():
     assert sum(isinstance(case, TrainingCase) for case in vector_cases()) >= 5
+
+
+def test_one_forward_layer_alone_is_there_with_each_nonlinearity_and_bias_from_zeros_and_from_a_state():
+    found = set()
+    for name in NAMES:
+        data, arrays = _read(name)
+        around = [data["spec"][part] for part in ("head", "embedding", "context", "dropout") if data["spec"].get(part)]
+        if data["spec"]["variant"] == "simple_rnn" and not around and not {"lengths", "mask"} & set(arrays):
+            found.add((data["spec"]["nonlinearity"], data["spec"]["bias"], "initial_state" in arrays))
+    assert found == set(itertools.product(NONLINEARITIES, BIASES, (False, True)))
 
 
 @pytest.mark.parametrize(("damage", "message"), [
