@@ -420,6 +420,22 @@ def test_building_leaves_every_global_random_state_alone() -> None:
     assert draws(build=True) == draws(build=False)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_forward_mode_is_refused(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "WORTH", 0 if compiled else 10**9)
+    layer, x = Recurrent(ModelSpec("simple_rnn", I, H), dtype="float64"), tf.constant(steps())
+
+    def jacobian_product(layer: Callable[..., Any]) -> Any:
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+            y = layer(x)
+        return accumulator.jvp(y)
+
+    for product in (jacobian_product, tf.function(jacobian_product, autograph=False)):
+        for each in (layer, tf.function(layer, autograph=False)):
+            with pytest.raises(UnsupportedError, match="ForwardAccumulator: expected"):
+                product(each)
+
+
 def test_mixed_precision_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="mixed_bfloat16"):
         Recurrent(CORE, dtype="mixed_bfloat16")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ..spec.errors import UnsupportedError
 from ..spec.model import ModelSpec
 from . import fast, packing
 from .cells import load_cell
@@ -76,6 +77,7 @@ def run(step: Step, arguments: Tensors, compiled: Any) -> tuple[Tensor, Tensors]
             d_given = loop.backward(compiled, *unwatched)
 
             def gradient_of_gradient(*cotangents: Tensor) -> Any:
+                _check_tapes_record(cotangents[0])
                 d_d = loop.second(given, constant, d_results, dict(zip(names, cotangents, strict=True)))
                 return (*(d_d[0][name] for name in names), *d_d[1])
 
@@ -156,6 +158,18 @@ def second(step: Step, given: Tensors, constant: Tensors, d_results: tuple[Tenso
             results = _plain_results(step, given | constant)
         gradients = inner.gradient(results, given, list(d_results), tf.UnconnectedGradients.ZERO)
     return outer.gradient(gradients, (given, d_results), cotangents, tf.UnconnectedGradients.ZERO)
+
+
+def _check_tapes_record(x: Tensor) -> None:
+    """Raises UnsupportedError within forward mode, where no tape records: what `second` gives would be 0."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.identity(x)
+    if tape.gradient(y, x) is None:
+        raise UnsupportedError(
+            "tf.autodiff.ForwardAccumulator: expected tf.GradientTape, as the layer has a reverse mode alone; "
+            "a product with the Jacobian is the derivative of a gradient by its cotangent"
+        )
 
 
 def _plain_results(step: Step, given: Tensors) -> tuple[Tensor, ...]:
