@@ -1,7 +1,8 @@
 """Arrays that are written some rows at a time, by two threads, with the CRC-32 that zip archives keep.
 
 Memory that is touched for the first time costs more than to read a file into it (measured: 64 MiB in 80 ms, in pieces
-of 1 MiB that are used again in 12 ms), so that no array is made whole where its rows can be had one after the other.
+of 1 MiB that are used again in 12 ms), so that no array is made whole where its rows can be had one after the other; and
+a call that writes more than 2 MiB has the system take such memory for the file itself (measured: a third of the speed).
 """
 
 import math
@@ -11,14 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
-PIECE, THREADS = 2**21, 2  # bytes that a thread has in hand: a transposed piece is 128 columns of 4,096 numbers
-TILE = 64  # rows
+PIECE, THREADS = 2**22, 2  # bytes that a thread has in hand: a transposed piece is 256 columns of 4,096 numbers
+WRITTEN = 2**20  # bytes in a call
+TILE, PADDING = 256, 16  # rows and columns that are transposed at once; numbers between their rows
 POLYNOMIAL = 0xEDB88320  # of CRC-32, the highest power in the lowest bit
 
 
@@ -66,10 +69,20 @@ class Rows:
 
 
 def transposed(array: Array) -> Array:
-    """The transposed array in C order, made in tiles: in one go it takes five times as long (measured at 64 MiB)."""
+    """The transposed array in C order, made in tiles that are copied out of it first.
+
+    Rows that are a power of two apart share few places of a processor's cache, and the copies are not (measured for
+    4,096 columns: in one go it takes seven times as long, in tiles of the array itself half as long again).
+    """
+    if array.ndim != 2:
+        return np.ascontiguousarray(array.T)
     turned = np.empty(array.shape[::-1], array.dtype)
-    for start in range(0, len(array), TILE):
-        turned[..., start : start + TILE] = array[start : start + TILE].T
+    room = np.empty((TILE, TILE + PADDING), array.dtype)
+    for top, left in product(range(0, array.shape[0], TILE), range(0, array.shape[1], TILE)):
+        tile = array[top : top + TILE, left : left + TILE]
+        copy = room[: tile.shape[0], : tile.shape[1]]
+        copy[...] = tile
+        turned[left : left + TILE, top : top + TILE] = copy.T
     return turned
 
 
@@ -108,7 +121,7 @@ def _in_threads(work: Callable[[Any], Any], pieces: list[Any]) -> Iterator[Any]:
 
 def _write(descriptor: int, data: memoryview, at: int) -> None:
     while data:
-        written = os.pwrite(descriptor, data, at)
+        written = os.pwrite(descriptor, data[:WRITTEN], at)
         data, at = data[written:], at + written
 
 

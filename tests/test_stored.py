@@ -380,7 +380,8 @@ def test_checksums_of_pieces_join(tmp_path: Path) -> None:
 def test_rows_are_the_array(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: tuple, dtype: str, big_endian: bool, transposed: bool
 ) -> None:
-    monkeypatch.setattr("rnnzoo.spec.streaming.PIECE", 2**10)
+    for name, size in {"PIECE": 2**10, "WRITTEN": 2**8, "TILE": 16}.items():
+        monkeypatch.setattr(f"rnnzoo.spec.streaming.{name}", size)
     np.random.default_rng(0).integers(0, 2**16, 3 + 3 * 70 * 20 * 4, np.uint16).tofile(tmp_path / "a")
     part = Part("w", StoredTensor(tmp_path / "a", 6, dtype, (3, 70, 20), None, big_endian), select, transposed)
     with (tmp_path / "b").open("w+b") as file:
