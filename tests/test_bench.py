@@ -61,9 +61,7 @@ def test_figures_are_told_from_the_best_mode_of_a_rival() -> None:
 
 
 def test_memory_of_gradients_is_within_what_was_asked_for() -> None:
-    missed = [figure.what for figure in figures.memory() if not figure.met]
-    (known,) = missed  # packed rows beside outputs that are not: 2.1
-    assert known.startswith("rnnzoo torch") and known.endswith("mean length T/2")
+    assert [figure.what for figure in figures.memory() if not figure.met] == []
 
 
 @pytest.mark.parametrize("size", ["T", "L"])

@@ -53,8 +53,8 @@ def calls(package: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     fast, found = _module(package, "fast"), []
     layer = fast.layer
 
-    def noted(*arguments: Any) -> Any:
-        result = layer(*arguments)
+    def noted(*arguments: Any, **options: Any) -> Any:
+        result = layer(*arguments, **options)
         found.append(result[0] if isinstance(result, tuple) else result)
         return result
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..spec.errors import UnsupportedError
+from .packing import InPieces, Rows, all_rows, traced
 from .recurrence import without_autocast
 from .steps import Piece, Steps
 from .transforms import refuse_transforms
@@ -40,27 +41,30 @@ def layer(
     bias: Tensor | None,
     recurrent_weights: Sequence[Tensor],
     initial: Tensor,
-    sizes: Sequence[int] | None,
+    rows: Rows | None,
     nonlinearity: str,
+    *,
+    put_back: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """States after each step, (T, B, D*H) or (N, D*H) as x is, and the final ones (D, B, H).
+    """States after each step, (B, T, D*H), or (N, D*H) unless they are put back; and the final ones (D, B, H).
 
     Args:
-        x: (T, B, I), or (N, I) where the steps have different numbers of rows.
+        x: (B, T, I), or (N, I) without the padding.
         input_weight: (D*H, I), of the forward direction and, if there is one, of the backward direction.
         bias: (D*H,) or None.
         recurrent_weights: D times (H, H).
-        initial: (D, B, H).
-        sizes: the number of rows of each step, N together, never growing or never shrinking; None for T times B.
+        initial: (D, B, H), in the order of the rows.
+        rows: the valid steps; None for all.
 
     Raises:
         UnsupportedError: a transform of torch is at work on an argument.
     """
     refuse_transforms(x, input_weight, bias, *recurrent_weights, initial)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
-        series, final = _layer(x, input_weight, bias, recurrent_weights, initial, sizes, nonlinearity)
+    if traced():
+        series, final = _layer(x, input_weight, bias, recurrent_weights, initial, nonlinearity)
     else:
-        series, final = _Layer.apply(x, input_weight, bias, initial, sizes, nonlinearity, *recurrent_weights)
+        options = (rows or all_rows(x), nonlinearity, put_back)
+        series, final = _Layer.apply(options, x, input_weight, bias, initial, *recurrent_weights)
     return series, final
 
 
@@ -70,28 +74,36 @@ def _forward(
     bias: Tensor | None,
     recurrent_weights: Sequence[Tensor],
     initial: Tensor,
-    sizes: Sequence[int] | None,
+    rows: Rows,
     nonlinearity: str,
-) -> tuple[Tensor, Tensor]:
-    rows, transposed = x.flatten(0, -2), input_weight.t().contiguous()  # products of contiguous matrices are faster
-    series = rows @ transposed if bias is None else torch.addmm(bias, rows, transposed)  # (N, D*H)
-    sizes_or_all, final, H = _sizes(x, sizes), initial.clone(), initial.shape[2]
+    put_back: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States after each step, (N, D*H), the same put back if that is asked for, and the final ones."""
+    series, final, H = x.new_empty(sum(rows.sizes), len(input_weight)), initial.clone(), initial.shape[2]
+    outputs = rows.shaped(series) if put_back else series
+    inputs, places = InPieces(x, rows), InPieces(outputs, rows)
     for d, weight in enumerate(recurrent_weights):
-        steps = Steps(series[:, d * H : (d + 1) * H], sizes_or_all, reverse=d == 1)
-        _run(steps, weight.t().contiguous(), final[d], IN_PLACE[nonlinearity].value)
-    return series.view(*x.shape[:-1], -1), final
+        own = slice(d * H, (d + 1) * H)  # of the D*H units
+        to_p, to_q = input_weight[own].t().contiguous(), weight.t().contiguous()  # their products are faster
+        for piece in Steps(series[:, own], rows.sizes, reverse=d == 1).pieces_read(x.shape[-1]):
+            read, p = inputs.read(piece), piece.rows
+            torch.mm(read, to_p, out=p) if bias is None else torch.addmm(bias[own], read, to_p, out=p)
+            _run(piece, to_q, final[d], IN_PLACE[nonlinearity].value)
+            places.write(piece, p, own)
+    return series, outputs, final
 
 
-def _run(steps: Steps, weight: Tensor, states: Tensor, f: Callable[[Tensor], Any]) -> None:
+def _run(piece: Piece, weight: Tensor, states: Tensor, f: Callable[[Tensor], Any]) -> None:
     """Turn projections (n, H) into states; weight (H, H) maps a state to what is added to the next projection.
 
-    states (B, H) holds the initial states of rows that have not begun, and the final ones of rows that have ended.
+    states (B, H) holds the states before the piece, and then those after it: also the initial ones of rows that have
+    not begun, and the final ones of rows that have ended.
     """
     before, m = states, 0
-    for a, n in zip(steps.rows, steps.sizes, strict=True):
+    for a, n in zip(*piece.forwards, strict=True):
         if n == m:
             a.addmm_(before, weight)
-        elif n > m:  # rows begin
+        elif n > m:  # rows begin, or the piece does
             if m:
                 a[:m].addmm_(before, weight)
             a[m:].addmm_(states[m:n], weight)
@@ -111,26 +123,29 @@ def _backward(
     input_weight: Tensor,
     recurrent_weights: Sequence[Tensor],
     initial: Tensor,
-    sizes: Sequence[int] | None,
+    rows: Rows,
     nonlinearity: str,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor]:
-    """Gradients of x, the input weight, the bias, the recurrent weights, and the initial states."""
+    """Gradients of x, the input weight, the bias, the recurrent weights, and the initial states.
+
+    d_series (B, T, D*H) or (N, D*H), as x may be; series (N, D*H).
+    """
     with without_autocast(x.device):
-        d_x, d_initial = x.new_empty((series.shape[:-1].numel(), x.shape[-1])), d_final.clone()
+        d_x, d_initial, H = rows.empty_like(x), d_final.clone(), initial.shape[2]
         d_input_weight, d_bias = torch.zeros_like(input_weight), input_weight.new_zeros(len(input_weight))
         d_weights = [torch.zeros_like(weight) for weight in recurrent_weights]
-        sizes_or_all, H = _sizes(x, sizes), initial.shape[2]
+        inputs, d_inputs = InPieces(x, rows), InPieces(d_x, rows)
         for i, weight in enumerate(recurrent_weights):
             own = slice(i * H, (i + 1) * H)  # of the D*H units
-            steps = Steps(series.flatten(0, -2)[:, own], sizes_or_all, reverse=i == 1)
+            steps, d_outputs = Steps(series[:, own], rows.sizes, reverse=i == 1), InPieces(d_series[..., own], rows)
             for piece in reversed(steps.pieces()):
-                d = _copy(_taken(d_series, piece)[..., own])  # (R, H)
+                d = d_outputs.copied(piece)  # (R, H)
                 _run_back(piece, d, IN_PLACE[nonlinearity].derivative(piece.rows), weight, d_initial[i])
                 d_weights[i].addmm_(d.t(), piece.before(initial[i]))
-                d_input_weight[own].addmm_(d.t(), _taken(x, piece).flatten(0, -2))
-                d_bias[own] += d.sum(0)
-                d_x[piece.start : piece.end].addmm_(d, input_weight[own], beta=i)  # of both directions
-        return d_x.view(x.shape), d_input_weight, d_bias, d_weights, d_initial
+                d_input_weight[own].addmm_(d.t(), inputs.read(piece))
+                d_bias[own].add_(d.sum(0))
+                d_inputs.write(piece, d_inputs.read(piece).addmm_(d, input_weight[own], beta=i))  # of both directions
+        return d_x, d_input_weight, d_bias, d_weights, d_initial
 
 
 def _run_back(piece: Piece, d_rows: Tensor, slopes: Tensor | None, weight: Tensor, d_states: Tensor) -> None:
@@ -158,41 +173,54 @@ def _run_back(piece: Piece, d_rows: Tensor, slopes: Tensor | None, weight: Tenso
     torch.mm(later, weight, out=d_states[:m])
 
 
-def _sizes(x: Tensor, sizes: Sequence[int] | None) -> Sequence[int]:
-    return [x.shape[1]] * x.shape[0] if sizes is None else sizes
+@torch.library.custom_op("rnnzoo::layer", mutates_args=())
+def _layer(
+    x: Tensor,
+    input_weight: Tensor,
+    bias: Tensor | None,
+    recurrent_weights: Sequence[Tensor],
+    initial: Tensor,
+    nonlinearity: str,
+) -> tuple[Tensor, Tensor]:
+    rows = all_rows(x)
+    _, outputs, final = _forward(x, input_weight, bias, recurrent_weights, initial, rows, nonlinearity, True)
+    return outputs, final
 
 
-def _copy(series: Tensor) -> Tensor:
-    """(R, H) of (T, B, H) or (R, H), in memory of its own."""
-    copy = series.new_empty(series.shape)
-    return copy.copy_(series).flatten(0, -2)
-
-
-def _taken(series: Tensor, piece: Piece) -> Tensor:
-    """The piece's rows of (T, B, M), as its steps, or of (N, M)."""
-    return series[piece.first : piece.last] if series.dim() == 3 else series[piece.start : piece.end]
-
-
-_layer = torch.library.custom_op("rnnzoo::layer", _forward, mutates_args=())
-_layer_gradient = torch.library.custom_op("rnnzoo::layer_gradient", _backward, mutates_args=())
+@torch.library.custom_op("rnnzoo::layer_gradient", mutates_args=())
+def _layer_gradient(
+    d_series: Tensor,
+    d_final: Tensor,
+    series: Tensor,
+    x: Tensor,
+    input_weight: Tensor,
+    recurrent_weights: Sequence[Tensor],
+    initial: Tensor,
+    nonlinearity: str,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor]:
+    rows = all_rows(x)
+    states = rows.taken(series)
+    return _backward(d_series, d_final, states, x, input_weight, recurrent_weights, initial, rows, nonlinearity)
 
 
 @_layer.register_fake
-def _(x, input_weight, bias, recurrent_weights, initial, sizes, nonlinearity):  # type: ignore[no-untyped-def]
-    return x.new_empty((*x.shape[:-1], input_weight.shape[0])), torch.empty_like(initial)
+def _(x, input_weight, bias, recurrent_weights, initial, nonlinearity):  # type: ignore[no-untyped-def]
+    B, T, _ = x.shape
+    return x.new_empty(T, B, input_weight.shape[0]).transpose(0, 1), torch.empty_like(initial)
 
 
 @_layer_gradient.register_fake
-def _(d_series, d_final, series, x, input_weight, recurrent_weights, initial, sizes, nonlinearity):  # type: ignore[no-untyped-def]
+def _(d_series, d_final, series, x, input_weight, recurrent_weights, initial, nonlinearity):  # type: ignore[no-untyped-def]
+    B, T, M = x.shape
     d_weights = [torch.empty_like(weight) for weight in recurrent_weights]
     return (
-        x.new_empty(x.shape), torch.empty_like(input_weight), x.new_empty(input_weight.shape[0]), d_weights,
-        torch.empty_like(initial),
+        x.new_empty(T, B, M).transpose(0, 1), torch.empty_like(input_weight), x.new_empty(input_weight.shape[0]),
+        d_weights, torch.empty_like(initial),
     )  # fmt: skip
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, input_weight, bias, recurrent_weights, initial, ctx.sizes, ctx.nonlinearity = inputs
+    x, input_weight, bias, recurrent_weights, initial, ctx.nonlinearity = inputs
     ctx.has_bias = bias is not None
     ctx.save_for_backward(output[0], x, input_weight, initial, *recurrent_weights)
 
@@ -200,11 +228,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _differentiate(ctx: Any, d_series: Tensor, d_final: Tensor) -> tuple[Any, ...]:
     refuse_transforms(d_series, d_final)
     series, x, input_weight, initial, *weights = ctx.saved_tensors
-    gradient = _layer_gradient if torch.is_grad_enabled() or torch.compiler.is_compiling() else _backward
-    d_x, d_input_weight, d_bias, d_weights, d_initial = gradient(
-        d_series, d_final, series, x, input_weight, weights, initial, ctx.sizes, ctx.nonlinearity
+    d_x, d_input_weight, d_bias, d_weights, d_initial = _layer_gradient(
+        d_series, d_final, series, x, input_weight, weights, initial, ctx.nonlinearity
     )
-    return d_x, d_input_weight, d_bias if ctx.has_bias else None, d_weights, d_initial, None, None
+    return d_x, d_input_weight, d_bias if ctx.has_bias else None, d_weights, d_initial, None
 
 
 def _refuse(ctx: Any, *gradients: Any) -> None:
@@ -219,15 +246,42 @@ _layer_gradient.register_autograd(_refuse)
 
 
 class _Layer(torch.autograd.Function):
-    """The same for eager calls, where an operator of Python costs as much as a short sequence does."""
+    """The same for eager calls, where an operator of Python costs as much as a short sequence, and with padding."""
 
     @staticmethod
-    def forward(ctx, x, input_weight, bias, initial, sizes, nonlinearity, *recurrent_weights):  # type: ignore[no-untyped-def]
-        results = _forward(x, input_weight, bias, recurrent_weights, initial, sizes, nonlinearity)
-        _save(ctx, (x, input_weight, bias, recurrent_weights, initial, sizes, nonlinearity), results)
-        return results
+    def forward(ctx, options, x, input_weight, bias, initial, *recurrent_weights):  # type: ignore[no-untyped-def]
+        rows, nonlinearity, put_back = options
+        series, outputs, final = _forward(
+            x, input_weight, bias, recurrent_weights, initial, rows, nonlinearity, put_back
+        )
+        ctx.options, ctx.has_bias = options, bias is not None
+        kept = outputs if rows.places is None else series
+        ctx.save_for_backward(kept, x, input_weight, initial, *recurrent_weights)
+        return outputs, final
 
     @staticmethod
     def backward(ctx, d_series, d_final):  # type: ignore[no-untyped-def]
-        d_x, d_input_weight, d_bias, d_weights, d_initial, *none = _differentiate(ctx, d_series, d_final)
-        return d_x, d_input_weight, d_bias, d_initial, *none, *d_weights
+        refuse_transforms(d_series, d_final)
+        compute = _LayerGradient.apply if torch.is_grad_enabled() else _flat_gradient
+        d_x, d_input_weight, d_bias, *others = compute(ctx.options, d_series, d_final, *ctx.saved_tensors)
+        return None, d_x, d_input_weight, d_bias if ctx.has_bias else None, *others
+
+
+def _flat_gradient(options: tuple[Rows, str, bool], d_series: Tensor, d_final: Tensor, *saved: Tensor) -> Any:
+    """Gradients of x, the input weight, the bias, the initial states, and the recurrent weights."""
+    (rows, nonlinearity, _), (series, x, input_weight, initial, *weights) = options, saved
+    states = series if series.dim() == 2 else rows.taken(series)
+    d_x, d_input_weight, d_bias, d_weights, d_initial = _backward(
+        d_series, d_final, states, x, input_weight, weights, initial, rows, nonlinearity
+    )
+    return d_x, d_input_weight, d_bias, d_initial, *d_weights
+
+
+class _LayerGradient(torch.autograd.Function):
+    """Gradients that are to be differentiated again (create_graph=True), which is refused."""
+
+    @staticmethod
+    def forward(ctx, *arguments):  # type: ignore[no-untyped-def]
+        return _flat_gradient(*arguments)
+
+    backward = staticmethod(_refuse)

@@ -1,32 +1,98 @@
-"""The valid steps of a batch alone, so that shorter sequences cost less."""
+"""The steps of a batch that are computed: all, or the valid ones alone, so that shorter sequences cost less."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .steps import Piece
+
 
 class Rows(NamedTuple):
-    """The valid steps, time after time, the rows of each in one order.
+    """Steps of B sequences, time after time, the rows of each in one order.
 
     Attributes:
-        order: (B,), the batch's rows from the longest sequence to the shortest.
+        shape: B and T.
         sizes: rows of each time step that has any, never growing or never shrinking; N together.
-        places: (N,), where each stands among the steps of a batch, b*T + t.
+        order: (B,), the batch's rows from the longest sequence to the shortest; None where all steps are valid.
+        places: (N,), where each stands among the steps of a batch, b*T + t; None where all are valid.
     """
 
-    order: Tensor
+    shape: tuple[int, int]
     sizes: list[int]
-    places: Tensor
+    order: Tensor | None = None
+    places: Tensor | None = None
 
     def taken(self, x: Tensor) -> Tensor:
-        """(N, I) of (B, T, I)."""
+        """(N, M) of (B, T, M)."""
+        if self.places is None:
+            return x.transpose(0, 1).flatten(0, 1)
         return x.flatten(0, 1).index_select(0, self.places)
 
-    def put_back(self, x: Tensor, like: Tensor) -> Tensor:
-        """(B, T, F) of (N, F), 0 at steps that are not valid; B and T are those of another array."""
-        B, T = like.shape[:2]
-        return x.new_zeros(B * T, x.shape[1]).index_copy_(0, self.places, x).view(B, T, -1)
+    def shaped(self, x: Tensor) -> Tensor:
+        """(B, T, M): of (N, M) a view where all steps are valid, else zeros, into which the valid ones are to go."""
+        B, T = self.shape
+        if self.places is None:
+            return x.view(T, B, -1).transpose(0, 1)
+        return x.new_zeros(B, T, x.shape[1])
+
+    def put_back(self, x: Tensor) -> Tensor:
+        """(B, T, M) of (N, M), 0 at steps that are not valid."""
+        assert self.places is not None
+        return self.shaped(x).flatten(0, 1).index_copy(0, self.places, x).view(*self.shape, -1)
+
+    def empty_like(self, x: Tensor) -> Tensor:
+        """Room for numbers that are written piece by piece, in the shape of x; 0 at steps that are not valid."""
+        if x.dim() == 3 and self.places is None:  # time after time, so that each piece is one block
+            return torch.empty_like(x.transpose(0, 1), memory_format=torch.contiguous_format).transpose(0, 1)
+        return x.new_empty(x.shape) if x.dim() == 2 else x.new_zeros(x.shape)
+
+    def states_taken(self, states: Tensor) -> Tensor:
+        """(L*D, B, H) in the order of the rows."""
+        return states if self.order is None else states.index_select(1, self.order)
+
+    def states_put_back(self, states: Tensor) -> Tensor:
+        """(L*D, B, H) in the order of the batch."""
+        return states if self.order is None else states.index_select(1, self.order.argsort())
+
+
+class InPieces:
+    """Numbers of a batch's steps, (B, T, M) or (N, M), which are read and written piece by piece."""
+
+    def __init__(self, x: Tensor, rows: Rows) -> None:
+        self.places = rows.places if x.dim() == 3 else None
+        self.x = x
+        if x.dim() == 3:
+            self.x = x.transpose(0, 1) if self.places is None else x.flatten(0, 1)
+
+    def read(self, piece: Piece) -> Tensor:
+        """A piece's rows, (R, M): a view where they stand one after the other, else a copy."""
+        if self.places is not None:
+            return self.x.index_select(0, self.places[piece.start : piece.end])
+        return self._block(piece).flatten(0, -2)
+
+    def copied(self, piece: Piece) -> Tensor:
+        """The same in memory of its own."""
+        if self.places is not None:
+            return self.read(piece)
+        block = self._block(piece)
+        return block.new_empty(block.shape).copy_(block).flatten(0, -2)
+
+    def write(self, piece: Piece, rows: Tensor, own: slice = slice(None)) -> None:
+        """Write a piece's rows that were read and changed, unless that changed the view; `own` columns alone."""
+        if self.places is not None:
+            self.x[:, own].index_copy_(0, self.places[piece.start : piece.end], rows)
+
+    def _block(self, piece: Piece) -> Tensor:
+        if self.x.dim() == 3:
+            return self.x[piece.first : piece.last]
+        return self.x[piece.start : piece.end]
+
+
+def all_rows(x: Tensor) -> Rows:
+    """All steps of (B, T, M)."""
+    B, T = x.shape[:2]
+    return Rows((B, T), [B] * T)
 
 
 def valid_rows(mask: Tensor) -> Rows | None:
@@ -40,9 +106,14 @@ def valid_rows(mask: Tensor) -> Rows | None:
     if not bool((by_time == prefixes).all() & ((steps <= 0).all() | (steps >= 0).all()) & mask.any()):
         return None
     t, b = by_time.nonzero(as_tuple=True)
-    return Rows(order, [n for n in sizes.tolist() if n], order[b] * T + t)
+    return Rows((B, T), [n for n in sizes.tolist() if n], order, order[b] * T + t)
 
 
 def reads_values(mask: Tensor) -> bool:
     """Whether the values of a mask may be looked at: it stops neither a GPU nor a compiler or an exporter."""
-    return mask.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    return mask.device.type == "cpu" and not traced()
+
+
+def traced() -> bool:
+    """Whether a compiler, an exporter or a transform of functions is at work."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or bool(torch._C._are_functorch_transforms_active())

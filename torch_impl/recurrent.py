@@ -167,32 +167,35 @@ class Recurrent(nn.Module):
     def _fast_layers(
         self, inputs: Tensor, rows: Rows | None, initial: Tensor, masks: Masks | None
     ) -> tuple[Tensor, Tensor]:
-        x = inputs.transpose(0, 1) if rows is None else rows.taken(inputs)  # (T, B, I), or (N, I)
-        initial = initial if rows is None else initial.index_select(1, rows.order)
-        finals, D = [], len(self._directions)
-        for layer, states in enumerate(initial.split(D)):
+        states = initial if rows is None else rows.states_taken(initial)
+        x, finals, last = inputs, [], self.spec.num_layers - 1
+        whole = len(self._directions) == 1 or self.spec.merge == "concat"
+        for layer, start in enumerate(states.split(len(self._directions))):
             series, final = fast.layer(
                 x,
                 self._joined(layer, "input_weight", self._directions),
                 self._bias(layer),
                 [self._weight(layer, direction, "recurrent_weight") for direction in self._directions],
-                states,
-                None if rows is None else rows.sizes,
+                start,
+                rows,
                 self.spec.nonlinearity,
+                put_back=rows is None or (layer == last and whole),
             )
             finals.append(final)
-            x = series if self.spec.merge == "concat" else merge(self.spec.merge, list(series.chunk(D, dim=-1)))
+            x = series if whole else merge(self.spec.merge, list(series.chunk(2, dim=-1)))
             x = times(x, self._between_layers(inputs, rows, layer, masks))
-        state = torch.cat(finals)  # (L*D, B, H)
         if rows is None:
-            return x.transpose(0, 1), state
-        return rows.put_back(x, inputs), state.index_select(1, rows.order.argsort())
+            return x, torch.cat(finals)  # (L*D, B, H)
+        return x if whole else rows.put_back(x), rows.states_put_back(torch.cat(finals))
 
     def _between_layers(self, inputs: Tensor, rows: Rows | None, layer: int, masks: Masks | None) -> Tensor | None:
         """The factors of dropout of a layer's merged outputs, in their order."""
         shape = (inputs.shape[1], inputs.shape[0], self._output_size)
         factors = dropout.factors(self.spec, masks, "between_layers", layer, 0, shape, inputs)
-        return factors if factors is None or rows is None else rows.taken(factors.expand(shape).transpose(0, 1))
+        if factors is None:
+            return None
+        batch = factors.expand(shape).transpose(0, 1)  # (B, T, F)
+        return batch if rows is None else rows.taken(batch)
 
     def _bias(self, layer: int) -> Tensor | None:
         """All that is added to the argument of f, for both directions, (D*H,), or None."""

@@ -1,6 +1,6 @@
 """Steps of different numbers of rows in one array, step after step, and pieces of them that fit into a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Steps:
         rows, sizes: the steps in reading order, and the number of rows n of each.
     """
 
-    def __init__(self, series: Tensor, sizes: Sequence[int], *, reverse: bool) -> None:
+    def __init__(self, series: Tensor, sizes: Sequence[int], *, reverse: bool = False) -> None:
         T = len(sizes)
         self.series, self.reverse = series, reverse
         self.ends = [0, *accumulate(sizes)]  # in order of time
@@ -28,11 +28,26 @@ class Steps:
         rows = series.view(T, -1, series.shape[1]).unbind(0) if self.even else series.split(sizes)
         self.rows, self.sizes = (rows[::-1], sizes[::-1]) if reverse else (rows, sizes)
 
+    def pieces_read(self, width: int) -> list["Piece"]:
+        """Steps that follow one another, in reading order: as few as have only a share of the array's numbers to read,
+        `width` for each row."""
+        return self._pieces(max(FEW, self.series.numel() // (SHARE * width)))
+
     def pieces(self) -> list["Piece"]:
-        """Steps that follow one another, in reading order: a part of the rows that is small, or fits into a cache."""
-        T, (N, H) = len(self.rows), self.series.shape
-        largest = max(1, min(PIECE // H, max(FEW, N // SHARE)) // max(self.sizes))
-        return [Piece(self, begin, min(begin + largest, T)) for begin in range(0, T, largest)]
+        """The same, of a share of the array that fits into a cache."""
+        N, H = self.series.shape
+        return self._pieces(min(PIECE // H, max(FEW, N // SHARE)))
+
+    def _pieces(self, largest: int) -> list["Piece"]:
+        found, begin, number = [], 0, 0
+        if len(self.series) <= largest:
+            return [Piece(self, 0, len(self.sizes))]
+        for step, n in enumerate(self.sizes):
+            if number and number + n > largest:
+                found.append(Piece(self, begin, step))
+                begin, number = step, 0
+            number += n
+        return [*found, Piece(self, begin, len(self.sizes))]
 
 
 class Piece(NamedTuple):
@@ -67,6 +82,11 @@ class Piece(NamedTuple):
         """The piece's part of the array, in order of time."""
         return self.steps.series[self.start : self.end]
 
+    @property
+    def forwards(self) -> tuple[Sequence[Tensor], Sequence[int]]:
+        """Its steps as they are read, and their sizes."""
+        return self.steps.rows[self.begin : self.stop], self.steps.sizes[self.begin : self.stop]
+
     def backwards(self, series: Tensor) -> tuple[Sequence[int], Sequence[Tensor]]:
         """Of an array of the piece's rows the steps' sizes and the steps, from the last that was read."""
         sizes, forward = self.steps.sizes[self.begin : self.stop], not self.steps.reverse
@@ -74,17 +94,22 @@ class Piece(NamedTuple):
 
     def before(self, initial: Tensor) -> Tensor:
         """The states before each of the piece's rows, in order of time."""
-        steps = self.steps
-        if steps.even:
-            return self._shifted(steps.series, steps.sizes[0], initial)
-        found = []
-        for s in range(self.begin, self.stop):
-            n, m = steps.sizes[s], steps.sizes[s - 1] if s else 0
-            found.append([steps.rows[s - 1][:n]] * (m > 0) + [initial[m:n]] * (n > m))
-        return torch.cat([part for parts in (found[::-1] if steps.reverse else found) for part in parts])
+        blocks: list[tuple[Tensor, int, int]] = []
+        for source, start, end in self._blocks(initial):
+            if blocks and blocks[-1][0] is source and blocks[-1][2] == start:
+                start = blocks.pop()[1]
+            blocks.append((source, start, end))
+        parts = [source[start:end] for source, start, end in blocks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _shifted(self, series: Tensor, n: int, initial: Tensor) -> Tensor:
-        start, end = (self.start + n, self.end + n) if self.steps.reverse else (self.start - n, self.end - n)
-        if self.begin:
-            return series[start:end]
-        return torch.cat([series[start:], initial[:n]] if self.steps.reverse else [initial[:n], series[:end]])
+    def _blocks(self, initial: Tensor) -> Iterator[tuple[Tensor, int, int]]:
+        """Where the states before each step stand, in order of time: in the array, or among the initial ones."""
+        steps, T = self.steps, len(self.steps.sizes)
+        sizes = steps.sizes[::-1] if steps.reverse else steps.sizes
+        for t in range(self.first, self.last):
+            before, n = t + 1 if steps.reverse else t - 1, sizes[t]
+            m = sizes[before] if 0 <= before < T else 0
+            if m:
+                yield steps.series, steps.ends[before], steps.ends[before] + min(m, n)
+            if n > m:
+                yield initial, m, n
