@@ -58,6 +58,7 @@ def convert_command(options: argparse.Namespace) -> int:
     from ..spec.npz import read_npz
     from . import conversion_report
     from .convert import Refused, convert, convert_all
+    from .guard import ended_where_cut
 
     if options.prefix and not options.plain:
         raise InputError("--prefix: names in a plain state dict; pass --plain too")
@@ -69,10 +70,11 @@ def convert_command(options: argparse.Namespace) -> int:
         "hints": hints_of(options), "plain": options.plain, "prefix": options.prefix, "force": options.force,
         "inputs": read_npz(options.inputs) if options.inputs else None,
     }  # fmt: skip
-    if options.all:
-        done = _told(convert_all(options.source, options.target, **settings))
-    else:
-        done = _told([convert(options.source, options.target, layer=options.layer, **settings)])
+    with ended_where_cut(options.source):
+        if options.all:
+            done = _told(convert_all(options.source, options.target, **settings))
+        else:
+            done = _told([convert(options.source, options.target, layer=options.layer, **settings)])
     if options.report:
         conversion_report.write(options.report, done, many=options.all)
     errors = [one.error for one in done if isinstance(one, Refused)]

@@ -96,7 +96,10 @@ class StoredTensor:
         """
         dtype = self._stored_dtype()
         self.check_there()
-        return self._widened(np.memmap(self.path, dtype, "r", self.offset, self.shape))
+        try:
+            return self._widened(np.memmap(self.path, dtype, "r", self.offset, self.shape))
+        except ValueError as error:  # it was cut since
+            raise self._cut() from error
 
     def check_there(self) -> None:
         """Raises FileError where the file was cut off before the last number: to read it in a map ends the process."""
@@ -104,7 +107,10 @@ class StoredTensor:
 
     def _check_size(self, end: int) -> None:
         if self.path.stat().st_size < end:
-            raise FileError(f"{self.path}: ends before its tensor of {self.count:,} numbers at byte {self.offset:,}")
+            raise self._cut()
+
+    def _cut(self) -> FileError:
+        return FileError(f"{self.path}: ends before its tensor of {self.count:,} numbers at byte {self.offset:,}")
 
     @property
     def is_run(self) -> bool:
@@ -145,9 +151,12 @@ class StoredTensor:
                 return np.frombuffer(self._inflated(count * dtype.itemsize), dtype)
             offset = self.offset + first * dtype.itemsize
             self._check_size(offset + count * dtype.itemsize)  # before memory is taken for it
-            return np.fromfile(self.path, dtype, count, offset=offset)
+            numbers = np.fromfile(self.path, dtype, count, offset=offset)
         except (OSError, zlib.error) as error:
             raise FileError(f"{self.path}: a tensor cannot be read: {error}") from error
+        if len(numbers) < count:  # it was cut since
+            raise self._cut()
+        return numbers
 
     def _checked(self, span: Array) -> Array:
         if self.checksum is not None:

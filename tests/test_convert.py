@@ -482,6 +482,25 @@ def killed(source: Path, target: Path, seconds: float) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
+def test_a_source_that_is_cut_while_a_map_of_it_is_read_ends_in_one_error(tmp_path: Path, fresh_python: Any) -> None:
+    source = saved(tmp_path / "source.safetensors", ModelSpec("simple_rnn", 256, 256, bias="none"))
+    done = fresh_python(f"""
+import os, sys
+from rnnzoo.conformance.cli import main
+from rnnzoo.spec.stored import StoredTensor
+mapped = StoredTensor.mapped
+def cut_after(tensor):
+    found = mapped(tensor)
+    StoredTensor.check_there = lambda tensor: os.truncate(tensor.path, 2**14)
+    return found
+StoredTensor.mapped = cut_after
+sys.exit(main(["convert", {str(source)!r}, {str(tmp_path / "target.keras")!r}]))
+""")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"rnnzoo: {source}: was cut off while it was read; nothing was written\n"
+    assert not (tmp_path / "target.keras").exists()
+
+
 @pytest.mark.parametrize("times", [6, pytest.param(50, marks=pytest.mark.long)])
 def test_a_conversion_that_is_killed_leaves_no_target_or_a_whole_one(tmp_path: Path, times: int) -> None:
     source = saved(tmp_path / "source.safetensors", ModelSpec("stacked_rnn", 256, 256, 8))

@@ -104,6 +104,18 @@ def test_a_file_that_is_cut_off_after_its_header_was_read_is_refused(tmp_path: P
             read()
 
 
+def test_a_file_that_is_cut_off_after_its_size_was_looked_at_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safetensors.numpy.save_file({"w": np.arange(64.0)}, tmp_path / "a.safetensors")
+    tensor = read_header(tmp_path / "a.safetensors")[0]["w"]
+    os.truncate(tensor.path, tensor.offset + 8)
+    monkeypatch.setattr(StoredTensor, "_check_size", lambda *_: None)
+    for read in (tensor.array, tensor.mapped, partial(tensor.numbers, 7, 8)):
+        with pytest.raises(FileError, match=r"a\.safetensors: ends before its tensor of 64 numbers"):
+            read()
+
+
 def shards(folder: Path) -> Path:
     weights = initial_weights(SPEC, 1)
     places = {}
