@@ -16,6 +16,7 @@ from ..spec.parameters import Weights, check_dtype
 from ..spec.training import TrainingSpec
 from . import weights as weight_table
 from .cells import load_cell
+from .cudnn import without_tf32
 from .encoder_decoder import Model, arguments, build, named_result
 from .files import FILES
 from .training import Trainer
@@ -60,7 +61,7 @@ class TorchBackend:
             model.spec, model_dtype(model), inputs,
             lengths=lengths, mask=mask, initial_state=initial_state, context=context,
         )  # fmt: skip
-        with torch.inference_mode():
+        with torch.inference_mode(), without_tf32(next(model.parameters()).device):
             outputs, final, scores = named_result(model, model(**arguments(model, given), dropout=False))
         arrays = {name: to_array(state) for name, state in final.items()}
         return Result(to_array(outputs), arrays, None if scores is None else to_array(scores))
@@ -87,7 +88,8 @@ class TorchBackend:
             model.spec, dtype, *given.inputs.shape[:2],
             outputs=outputs_cotangent, final_state=final_state_cotangent, scores=scores_cotangent,
         )  # fmt: skip
-        with torch.inference_mode(False), torch.enable_grad():
+        device = next(model.parameters()).device
+        with torch.inference_mode(False), torch.enable_grad(), without_tf32(device):
             found = _gradients(model, given, cotangents)
         return {name: to_array(gradient) for name, gradient in found.items()}
 

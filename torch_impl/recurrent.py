@@ -11,7 +11,7 @@ from ..spec.errors import InputError, SpecError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights, parameters
 from ..spec.recomputing import check_recomputes
-from . import dropout, fast
+from . import cudnn, dropout, fast
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .cells import load_cell
 from .dropout import count_calls, masks_of_call
@@ -82,7 +82,7 @@ class Recurrent(nn.Module):
             check_recomputes(spec)
         self.spec = spec
         self.recompute = recompute
-        self._in_place = load_cell(spec.cell).IN_PLACE
+        self._in_place, self._native = load_cell(spec.cell).IN_PLACE, cudnn.has(spec)
         # Read once, as torch.compile does not follow the spec into its YAML files.
         self._state_names, self._output = spec.cell_definition.states, spec.cell_definition.output
         self._directions, self._output_size = spec.directions, spec.output_size
@@ -107,8 +107,8 @@ class Recurrent(nn.Module):
 
         Args:
             inputs: (B, T, I).
-            lengths: (B,) integers; a step t >= length is not valid. Their values are not looked at here (that would
-                stop a GPU, a compiler and an exporter): beyond T means T, below 0 means 0.
+            lengths: (B,) integers; a step t >= length is not valid. Their values are not checked: beyond T means T,
+                below 0 means 0. On a GPU they are looked at only for cuDNN, which waits for them (SPEC.md, 13.5).
             mask: (B, T) bool, True where a step is valid; instead of lengths.
             initial_state: (L*D, B, H), index l*D + d, or a dict with one for each state; None for zeros.
             dropout: the masks of this call; False drops nothing; None is the next update's masks in `train()` mode.
@@ -158,9 +158,11 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, States]:
         inputs, dropped = inputs.to(self._weight(0, "forward", "recurrent_weight").dtype), self.spec.dropout
         if self._in_place and not (masks and dropped and (dropped.inputs or dropped.state)):
-            rows = None if valid is None or not reads_values(valid) else valid_rows(valid)
+            native = self._native and cudnn.at_hand(inputs)
+            rows = valid_rows(valid) if valid is not None and (native or reads_values(valid)) else None
             if valid is None or rows is not None:
-                outputs, state = self._fast_layers(inputs, rows, initial[self._output], masks)
+                run = self._cudnn_layers if native and cudnn.takes(rows) else self._fast_layers
+                outputs, state = run(inputs, rows, initial[self._output], masks)
                 return outputs, {self._output: state}
         return self._plain_layers(inputs, valid, initial, masks)
 
@@ -187,6 +189,28 @@ class Recurrent(nn.Module):
         if rows is None:
             return x, torch.cat(finals)  # (L*D, B, H)
         return x if whole else rows.put_back(x), rows.states_put_back(torch.cat(finals))
+
+    def _cudnn_layers(
+        self, inputs: Tensor, rows: Rows | None, initial: Tensor, masks: Masks | None
+    ) -> tuple[Tensor, Tensor]:
+        D, L = len(self._directions), self.spec.num_layers
+        x, states = (inputs, initial) if rows is None else (rows.taken(inputs), rows.states_taken(initial))
+        weights = [self._all_weights(layer, direction) for layer in range(L) for direction in self._directions]
+        together, finals = D if masks else L * D, []  # what is dropped between layers is dropped between calls
+        for first in range(0, L * D, together):
+            own = slice(first, first + together)
+            x, final = cudnn.layers(x, weights[own], D == 2, states[own], rows, self.spec.nonlinearity)
+            finals.append(final)
+            x = times(x, self._between_layers(inputs, rows, first // D, masks))
+        if rows is None:
+            return x, torch.cat(finals)  # (L*D, B, H)
+        return rows.put_back(x), rows.states_put_back(torch.cat(finals))
+
+    def _all_weights(self, layer: int, direction: str) -> list[Tensor]:
+        """The input weight, the recurrent weight, and two biases, of which a single one is the first, or none."""
+        biases = {"none": (), "single": ("bias",), "double": ("input_bias", "recurrent_bias")}[self.spec.bias]
+        found = [self._weight(layer, direction, name) for name in ("input_weight", "recurrent_weight", *biases)]
+        return [*found, torch.zeros_like(found[-1])] if self.spec.bias == "single" else found
 
     def _between_layers(self, inputs: Tensor, rows: Rows | None, layer: int, masks: Masks | None) -> Tensor | None:
         """The factors of dropout of a layer's merged outputs, in their order."""
