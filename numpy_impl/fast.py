@@ -20,7 +20,7 @@ from . import dropout
 from .merging import merge
 from .nonlinearities import IN_PLACE
 from .packing import Rows
-from .steps import Piece, Steps, pieces
+from .steps import Piece, Steps, blocks
 
 Array = Any
 
@@ -121,37 +121,34 @@ def layer(x: Array, parts: Parts, states: Array, rows: Rows, nonlinearity: str) 
     H = states.shape[2]
     weight = np.ascontiguousarray(parts.joined("input_weight").T)  # (I, D*H); contiguous ones are faster
     biases = [parts.joined(name) for name in parts.biases]
-    series, split = np.empty((sum(rows.sizes), weight.shape[1]), x.dtype), pieces(rows.sizes)
-    room = np.empty(max(piece.number for piece in split) * len(weight), x.dtype)
-    for piece in split:
+    series = np.empty((rows.pieces[-1].places.stop, weight.shape[1]), x.dtype)
+    room = np.empty(rows.largest * len(weight), x.dtype)
+    for piece in rows.pieces:
         p = np.dot(rows.piece(x, piece, room), weight, series[piece.places])
         for bias in biases:
             np.add(p, bias, p)
     for d, weight in enumerate(parts.of("recurrent_weight")):
-        steps = Steps(series[:, d * H : (d + 1) * H], rows.sizes, reverse=d == 1)
+        steps = blocks(series[:, d * H : (d + 1) * H], rows.sizes, reverse=d == 1)
         _run(steps, np.ascontiguousarray(weight.T), states[d], IN_PLACE[nonlinearity].value)
     return series
 
 
-def _run(steps: Steps, weight: Array, states: Array, f: Callable[[Array, Array], Any]) -> None:
-    """Turn projections (n, H) into states; weight (H, H) maps a state to what is added to the next projection.
+def _run(steps: list[Array], weight: Array, states: Array, f: Callable[[Array, Array], Any]) -> None:
+    """Turn projections (k, n, H) into states; weight (H, H) maps a state to what is added to the next projection.
 
     states (B, H) holds the initial states of rows that have not begun, and the final ones of rows that have ended.
     """
-    product, q, add = np.empty_like(states), states[:0], np.add
-    before, m = states, 0
-    for a, n in zip(steps.rows, steps.sizes, strict=True):
-        if n != m:
-            q = product[:n]
-            if n < m:  # rows have ended
-                states[n:m] = before[n:]
-                before = before[:n]
-            else:  # rows begin
-                before = np.concatenate([before[:m], states[m:n]])
-        before.dot(weight, q)
-        add(a, q, a)
-        f(a, a)
-        before, m = a, n
+    before, m, product, add = states[:0], 0, np.empty_like(states), np.add
+    for block in steps:
+        n = block.shape[1]
+        states[n:m] = before[n:]  # rows have ended
+        before = np.concatenate([before, states[m:n]]) if n > m else before[:n]
+        q, m = product[:n], n
+        for a in block:
+            before.dot(weight, q)
+            add(a, q, a)
+            f(a, a)
+            before = a
     states[:m] = before
 
 
@@ -170,14 +167,13 @@ def layer_gradient(
     for i, direction in enumerate(parts.spec.directions):
         names = ("input_weight", "recurrent_weight", *parts.biases)
         W_x, W_h = (parts.weights[f"layers.{parts.number}.{direction}.{name}"] for name in names[:2])
-        sums, split = Sums(W_x, W_h), pieces(rows.sizes, reverse=i == 1)
+        sums = Sums(W_x, W_h)
         steps = Steps(series[:, i * H : (i + 1) * H], rows.sizes, reverse=i == 1)
-        most = max(piece.number for piece in split)
-        units, inputs = np.empty((2, most * H), x.dtype), np.empty((2, most * I), x.dtype)
-        for piece in reversed(split):
+        units, inputs = np.empty((2, rows.largest * H), x.dtype), np.empty((2, rows.largest * I), x.dtype)
+        for piece in reversed(rows.pieces) if i == 0 else rows.pieces:
             d = _own(kind, rows.piece(_part(kind, d_y, H, i), piece, units[0]), series, piece, i, units[0])  # (R, H)
-            slopes = None if derivative is None else derivative(steps.series[piece.places], _like(d, units[1]))
-            _run_back(steps, piece, d, slopes, W_h, d_states[i])
+            slopes = derivative(steps.series[piece.places], _like(d, units[1])) if derivative else None
+            _run_back(d, slopes, rows.sizes[piece.times], W_h, d_states[i], reverse=i == 1)
             read = rows.piece(x, piece, inputs[0])
             sums.add(d, read, steps.before(piece, initial[i]))
             rows.put_piece(d_x, piece, np.dot(d, W_x, _like(read, inputs[1])), add=i == 1)
@@ -213,42 +209,44 @@ class Sums:
 
     def __init__(self, input_weight: Array, recurrent_weight: Array) -> None:
         self.input_weight, self.recurrent_weight = np.empty_like(input_weight), np.empty_like(recurrent_weight)
-        self.bias = np.zeros(len(recurrent_weight), recurrent_weight.dtype)
-        self._room: list[Array] = []
+        self.bias = np.empty(len(recurrent_weight), recurrent_weight.dtype)
+        self._room: list[Array] | None = None
 
     def add(self, d: Array, rows: Array, before: Array) -> None:
         """Of f's argument (R, H), of what its input projection read (R, I), and its recurrent one (R, H)."""
-        self.bias += d.sum(axis=0)
-        totals = [self.input_weight, self.recurrent_weight]
-        parts = self._room or totals
-        for part, read in zip(parts, (rows, before), strict=True):
-            np.dot(d.T, read, part)
-        for total, part in zip(totals, self._room, strict=False):
-            total += part
+        ones = np.ones(len(d), d.dtype)
+        if self._room is None:
+            self._room = []
+            np.dot(ones, d, self.bias)
+            np.dot(d.T, rows, self.input_weight)
+            np.dot(d.T, before, self.recurrent_weight)
+            return
+        self.bias += ones.dot(d)
+        totals = (self.input_weight, self.recurrent_weight)
         self._room = self._room or [np.empty_like(total) for total in totals]
+        for total, read, room in zip(totals, (rows, before), self._room, strict=True):
+            total += np.dot(d.T, read, room)
 
 
-def _run_back(steps: Steps, piece: Piece, d_rows: Array, slopes: Array | None, weight: Array, d_states: Array) -> None:
-    """Turn cotangents of states into gradients of f's argument, from the piece's last step to its first.
+def _run_back(
+    d_rows: Array, slopes: Array | None, sizes: list[int], weight: Array, d_states: Array, *, reverse: bool
+) -> None:
+    """Turn cotangents of a piece's states into gradients of f's argument, from the step that was read last.
 
     slopes are f' at each row, None for 1. d_states (B, H) holds the gradients of the states after the piece, and
     then of those before it.
     """
-    sizes, rows = steps.backwards(d_rows, piece)
-    factors = rows if slopes is None else steps.backwards(slopes, piece)[1]
-    product, add, multiply = np.empty_like(d_states), np.add, np.multiply
-    d_h, later, m = product[:0], d_states, 0
-    for d, n, factor in zip(rows, sizes, factors, strict=True):
-        if m:
-            later.dot(weight, d_h)
-        if n < m:  # rows that began at the step after
-            d_states[n:m] = d_h[n:]
-        elif n > m:  # rows that end here, or in the piece after
-            product[m:n] = d_states[m:n]
-        if n != m:
-            d_h = product[:n]
-        add(d, d_h, d)
-        if slopes is not None:
-            multiply(d, factor, d)
-        later, m = d, n
-    later.dot(weight, d_states[:m])
+    steps = blocks(d_rows, sizes, reverse=not reverse)
+    factors = steps if slopes is None else blocks(slopes, sizes, reverse=not reverse)
+    product, m, add, multiply = np.empty_like(d_states), 0, np.add, np.multiply
+    for block, own in zip(steps, factors, strict=True):
+        n = block.shape[1]
+        d_states[n:m] = product[n:m]  # rows that began at the step after
+        product[m:n] = d_states[m:n]  # rows that end here, or in the piece after
+        d_h, m = product[:n], n
+        for d, factor in zip(block, own, strict=True):
+            add(d, d_h, d)
+            if slopes is not None:
+                multiply(d, factor, d)
+            d.dot(weight, d_h)
+    d_states[:m] = product[:m]

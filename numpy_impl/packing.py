@@ -1,11 +1,12 @@
 """The valid steps of a batch alone, so that shorter sequences cost less."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from .steps import Piece
+from .steps import Piece, pieces
 
 Array = Any
 
@@ -25,6 +26,16 @@ class Rows:
     sizes: list[int]
     order: Array | None = None
     places: Array | None = None
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """The steps in pieces, in order of time."""
+        return pieces(self.sizes)
+
+    @property
+    def largest(self) -> int:
+        """The most rows of a piece."""
+        return max(piece.number for piece in self.pieces)
 
     def taken(self, x: Array) -> Array:
         """(N, I) of (B, T, I)."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,59 +17,47 @@ class Piece(NamedTuple):
     """Steps that follow one another.
 
     Attributes:
-        begin, stop: its steps in reading order, from the first to one past the last.
-        times: the same in order of time.
+        times: its steps, in order of time.
         places: its rows.
         number: how many rows it has.
     """
 
-    begin: int
-    stop: int
     times: slice
     places: slice
     number: int
 
 
 class Steps:
-    """Of an array (N, H) the steps, (n, H) each, in reading order.
+    """Of an array (N, H), in order of time, the steps, (n, H) each.
 
     Attributes:
-        series: the array, in order of time.
-        rows, sizes: the steps in reading order, and the number of rows n of each.
+        series: the array.
+        sizes: the number of rows n of each in reading order.
     """
 
     def __init__(self, series: Array, sizes: Sequence[int], *, reverse: bool) -> None:
         self.series, self.reverse = series, reverse
+        self.sizes = sizes[::-1] if reverse else sizes
         self.even = sizes[0] == sizes[-1]  # sizes only grow, or only shrink
-        if self.even:
-            rows = list(series.reshape(len(sizes), -1, series.shape[1]))
-        else:
-            ends = [0, *accumulate(sizes)]
-            rows = [series[a:b] for a, b in pairwise(ends)]
-        self.rows, self.sizes = (rows[::-1], sizes[::-1]) if reverse else (rows, sizes)
-
-    def backwards(self, series: Array, piece: Piece) -> tuple[Sequence[int], Sequence[Array]]:
-        """Of an array of a piece's rows the steps' sizes and the steps, from the last that was read."""
-        sizes, forward = self.sizes[piece.begin : piece.stop], not self.reverse
-        return sizes[::-1], Steps(series, sizes if forward else sizes[::-1], reverse=forward).rows
 
     def before(self, piece: Piece, initial: Array) -> Array:
         """The states before each of a piece's rows, in order of time."""
         if self.even:
-            return self._shifted(piece, initial)
+            return self._shifted(piece.places, initial)
         found = self.series[self._previous[0][piece.places]]
         rows = self._previous[1][piece.places]
         begins = rows >= 0
         found[begins] = initial[rows[begins]]
         return found
 
-    def _shifted(self, piece: Piece, initial: Array) -> Array:
+    def _shifted(self, places: slice, initial: Array) -> Array:
         n = self.sizes[0] if self.reverse else -self.sizes[0]
-        start, end = piece.places.start + n, piece.places.stop + n
-        if piece.begin:
-            return self.series[start:end]
-        parts = [self.series[start:], initial[:n]] if self.reverse else [initial[:-n], self.series[:end]]
-        return np.concatenate(parts)
+        start, end = places.start + n, places.stop + n
+        if start < 0:
+            return np.concatenate([initial[:-n], self.series[:end]])
+        if end > len(self.series):
+            return np.concatenate([self.series[start:], initial[:n]])
+        return self.series[start:end]
 
     @cached_property
     def _previous(self) -> tuple[Array, Array]:
@@ -86,14 +74,26 @@ class Steps:
         return np.where(begins, 0, place), np.where(begins, row, -1)
 
 
-def pieces(sizes: Sequence[int], *, reverse: bool = False) -> list[Piece]:
-    """Pieces of steps with so many rows, given in order of time, in reading order."""
-    ends, T = [0, *accumulate(sizes)], len(sizes)
-    rows = min(PIECE, max(FEW, ends[-1] // SHARE))
-    largest = max(1, rows // max(sizes))
-    found = []
+def blocks(series: Array, sizes: Sequence[int], *, reverse: bool) -> list[Array]:
+    """The steps of an array (N, H) as views (k, n, H), one for all steps that follow one another with n rows each."""
+    H, found, end = series.shape[1], [], 0
+    if sizes[0] == sizes[-1]:
+        found.append(series.reshape(len(sizes), -1, H))
+    else:
+        for n, alike in groupby(sizes):
+            begin, end = end, end + n * len(list(alike))
+            found.append(series[begin:end].reshape(-1, n, H))
+    return [block[::-1] for block in reversed(found)] if reverse else found
+
+
+def pieces(sizes: Sequence[int]) -> list[Piece]:
+    """Pieces of steps with so many rows."""
+    N, T = sum(sizes), len(sizes)
+    rows = min(PIECE, max(FEW, N // SHARE))
+    if rows >= N:
+        return [Piece(slice(0, T), slice(0, N), N)]
+    largest, ends, found = max(1, rows // max(sizes)), [0, *accumulate(sizes)], []
     for begin in range(0, T, largest):
-        stop = min(begin + largest, T)
-        first, last = (T - stop, T - begin) if reverse else (begin, stop)
-        found.append(Piece(begin, stop, slice(first, last), slice(ends[first], ends[last]), ends[last] - ends[first]))
+        end = min(begin + largest, T)
+        found.append(Piece(slice(begin, end), slice(ends[begin], ends[end]), ends[end] - ends[begin]))
     return found

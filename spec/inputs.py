@@ -152,18 +152,18 @@ def checked_cotangents(
         raise InputError("scores_cotangent: this model has no head and so no scores; leave it None")
     head = spec.head
     score_shape = () if head is None else (batch, steps, head.size) if head.reads == "steps" else (batch, head.size)
-
-    def cotangent(where: str, given: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
-        return None if given is None else _shaped(where, numbers(where, given, dtype), shape)
-
     states = None
     if final_state is not None:
         states = checked_states(spec, dtype, batch, final_state, "final_state_cotangent")
     return Cotangents(
-        cotangent("outputs_cotangent", outputs, (batch, steps, spec.output_size)),
+        _cotangent("outputs_cotangent", dtype, outputs, (batch, steps, spec.output_size)),
         states,
-        cotangent("scores_cotangent", scores, score_shape),
+        _cotangent("scores_cotangent", dtype, scores, score_shape),
     )
+
+
+def _cotangent(where: str, dtype: str, given: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+    return None if given is None else _shaped(where, numbers(where, given, dtype), shape)
 
 
 def checked_context(spec: ModelSpec, dtype: str, batch: int, context: ArrayLike) -> Array:
@@ -186,7 +186,7 @@ def as_array(where: str, given: ArrayLike) -> Array:
     """
     try:
         array = np.asarray(given)
-        return array.copy() if any(stride < 0 for stride in array.strides) else array
+        return array.copy() if min(array.strides, default=0) < 0 else array
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{where}: expected an array, got a {type(given).__name__}: {error}") from error
 
