@@ -62,6 +62,11 @@ def side(model: Any) -> Side:
     if hasattr(model, "backend_name") and isinstance(getattr(model, "spec", None), AnySpec):
         backend = load_backend(model.backend_name)
         return Side(f"the {backend.name} model", backend, model, model.spec, backend.to_spec(model))
+    if isinstance(model, list | tuple):
+        raise InputError(
+            f"expected one model, got a {type(model).__name__} of {len(model)}; give each by itself, or the one "
+            "that they make (torch.nn.RNN with num_layers, a keras.Sequential)"
+        )
     packages = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
     for name, row in BUILT_IN.items():
         if packages & set(row.frameworks) and (backend := load_plain(name)).owns(model):

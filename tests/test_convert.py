@@ -25,7 +25,7 @@ from rnnzoo.conformance.formats import chosen as chosen_layer
 from rnnzoo.conformance.formats import contents, find, format_of, read
 from rnnzoo.conformance.proof import Proof
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, Result, initial_weights, save
-from rnnzoo.spec.errors import ConformanceError, FileError, InputError, UnsupportedError
+from rnnzoo.spec.errors import ConformanceError, FileError, InputError, RnnZooError, UnsupportedError
 from rnnzoo.spec.found import Hints
 from rnnzoo.spec.sandbox import main as _child  # noqa: F401 (the module that readers run in)
 
@@ -415,6 +415,59 @@ def test_layers_that_differ_are_told_apart(network: Network) -> None:
         assert_equivalent(network.memory, network.memory)
     with pytest.raises(UnsupportedError, match="Linear"):
         assert_equivalent(network.head, network.head)
+
+
+class Doubled(torch.nn.RNN):
+    def forward(self, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs, final = super().forward(*given)
+        return 2 * outputs, final
+
+
+class Named(torch.nn.RNN):
+    """With nothing of its own."""
+
+
+def changed(change: Callable[[torch.nn.RNN], object]) -> torch.nn.RNN:
+    module = torch.nn.RNN(3, 4)
+    change(module)
+    return module
+
+
+UNREADABLE = {
+    "forward": (lambda: Doubled(3, 4), "Doubled: has a forward of its own, .* put its weights into a torch.nn.RNN,"),
+    "replaced": (lambda: changed(lambda one: setattr(one, "forward", print)), "RNN: has a forward of its own"),
+    "hook": (lambda: changed(lambda one: one.register_forward_hook(print)), "RNN: has hooks"),
+    "parametrized": (
+        lambda: changed(lambda one: torch.nn.utils.parametrizations.weight_norm(one, "weight_hh_l0")),
+        "computes a weight from others .*remove_parametrizations",
+    ),
+    "bfloat16": (lambda: torch.nn.RNN(3, 4).bfloat16(), r"float32 or float64 throughout, got bfloat16; .*float\(\)"),
+    "mixed": (lambda: changed(lambda one: one.register_parameter(
+        "weight_hh_l0", torch.nn.Parameter(one.weight_hh_l0.double())
+    )), "got float32 and float64"),
+    "meta": (lambda: torch.nn.RNN(3, 4, device="meta"), "expected weights with numbers, got the device 'meta'"),
+    "list": (lambda: [torch.nn.RNN(3, 4)] * 2, "expected one model, got a list of 2; give each by itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_in_memory_is_refused_by_name(name: str) -> None:
+    make, words = UNREADABLE[name]
+    for act in (lambda: converted(make(), "tf"), lambda: assert_equivalent(torch.nn.RNN(3, 4), make())):
+        with pytest.raises(RnnZooError, match=words):
+            act()
+
+
+def test_a_derived_class_without_code_of_its_own_is_what_it_is_derived_from() -> None:
+    module = Named(3, 4, bias=False)
+    assert_equivalent(module, converted(module, "tf"))
+
+
+def test_a_module_that_was_saved_whole_tells_its_class(tmp_path: Path) -> None:
+    torch.save(torch.nn.ModuleDict({"a": Doubled(3, 4), "b": torch.nn.RNN(3, 4)}), tmp_path / "a.pt")
+    notes = convert(tmp_path / "a.pt", tmp_path / "a.npz", layer="a").layer.notes
+    assert [f"{__name__}.Doubled" in note and "torch.nn.RNN computes" in note for note in notes] == [True]
+    assert convert(tmp_path / "a.pt", tmp_path / "b.npz", layer="b").layer.notes == ()
 
 
 def test_the_fixture_comes_with_the_package(tmp_path: Path) -> None:

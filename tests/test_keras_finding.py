@@ -27,7 +27,7 @@ from keras_models import (
 )
 
 from rnnzoo.spec import ModelSpec
-from rnnzoo.spec.errors import UnsupportedError
+from rnnzoo.spec.errors import UnsupportedError, WeightError
 from rnnzoo.spec.found import FoundLayer, Hints
 from rnnzoo.spec.stored import StoredTensor
 from rnnzoo.tf_impl.files import FILES
@@ -264,6 +264,22 @@ def test_what_no_spec_describes_is_refused_by_name(name: str, tmp_path: Path) ->
             spec_of(only)
         assert only.spec is None and layer.name in only.path
     with pytest.raises(UnsupportedError, match=reason):
+        PLAIN.spec_of(layer)
+
+
+@pytest.mark.parametrize("policy", ["float16", "bfloat16", "mixed_float16"])
+def test_layers_in_memory_of_another_precision_are_refused(policy: str) -> None:
+    layer = L.Bidirectional(L.SimpleRNN(H, recurrent_initializer="zeros", dtype=policy))
+    layer.build((None, None, I))
+    with pytest.raises(WeightError, match=f"a layer of float32 or float64, got '{policy}'; make it with dtype"):
+        PLAIN.spec_of(layer)
+
+
+def test_a_call_that_was_replaced_is_refused() -> None:
+    layer = L.SimpleRNN(H)
+    layer.build((None, None, I))
+    layer.call = print
+    with pytest.raises(UnsupportedError, match="has a call of its own"):
         PLAIN.spec_of(layer)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import keras
 
-from ..spec.errors import UnsupportedError
+from ..spec.errors import UnsupportedError, WeightError, listed
 from ..spec.found import FoundLayer, Hints
 from ..spec.model import Embedding, Head, ModelSpec
+from ..spec.parameters import DTYPES
 from ..spec.stored import StoredTensor
 from . import options
 from .configuration import PASSING, Record, chain, layers
@@ -50,13 +51,12 @@ def anatomy_of(model: Any) -> Anatomy:
     """Take a model apart. Raises UnsupportedError."""
     data = keras.saving.serialize_keras_object(model)
     items = [item for item in chain(data) if item["class_name"] not in ("InputLayer", *PASSING)]
+    for item in items:
+        if own := options.own_class(item):
+            raise UnsupportedError(f"{options.name_of(item)}: {options.OWN_CODE.format(own)}")
     embedding = _layer(model, items.pop(0)) if items and items[0]["class_name"] == "Embedding" else None
     head = _layer(model, items.pop()) if len(items) > 1 and items[-1]["class_name"] == "Dense" else None
-    if strange := [
-        options.own_class(item) or item["class_name"]
-        for item in items
-        if not options.RECURRENT.fullmatch(item["class_name"])
-    ]:
+    if strange := [item["class_name"] for item in items if not options.RECURRENT.fullmatch(item["class_name"])]:
         raise UnsupportedError(
             f"{model.name}: expected recurrent layers alone between Embedding and Dense, got {strange}"
         )
@@ -89,8 +89,20 @@ def _layer(model: Any, item: options.Data) -> Any:
 
 
 def built_cells(layer: Any) -> list[Any]:
-    """The cells of both directions. Raises UnsupportedError where they have no weights yet."""
+    """The cells of both directions.
+
+    Raises:
+        UnsupportedError: they have no weights yet, or more than weights and options says what they compute.
+        WeightError: they are not of float32 or float64.
+    """
     found = cells(layer)
+    if any("call" in vars(part) for part in (layer, *found)):
+        raise UnsupportedError(f"{layer.name}: has a call of its own, whose code alone says what it does; remove it")
+    if others := {cell.dtype_policy.name for cell in found} - set(DTYPES):
+        raise WeightError(
+            f"{layer.name}: expected a layer of {' or '.join(DTYPES)}, got {listed(others)}; make it with "
+            "dtype='float32' and the same weights, which holds every number of float16 and bfloat16"
+        )
     if not layer.built or not all(hasattr(cell, "kernel") for cell in found):
         raise UnsupportedError(f"{layer.name}: has no weights yet; call it once, or build it with its input's shape")
     return found

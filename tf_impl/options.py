@@ -13,6 +13,7 @@ ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "linear": "
 MERGES = {"concat": "concat", "sum": "sum", "ave": "average", "mul": "multiply"}
 RECURRENT = re.compile(r"(SimpleRNN|RNN|(CuDNN)?(LSTM|GRU)|ConvLSTM[123]D)(Cell)?|Bidirectional")
 PLAIN = ("units", "activation", "use_bias", "go_backwards", "merge_mode")
+OWN_CODE = "is of the class {}, whose code alone says what it does; put its weights into Keras' own layer"
 KERAS = ("keras", "keras_core", "tf_keras", "tensorflow")
 
 
@@ -124,7 +125,7 @@ def _of_classes(objects: list[Data]) -> Iterator[str]:
         if other := RECURRENT.fullmatch(name) and re.search("LSTM|GRU", name):
             yield f"holds {other[0]} weights; expected a simple recurrent network, such as SimpleRNN"
         if own := own_class(item):
-            yield f"is of the class {own}, whose code alone says what it does; put its weights into Keras' own layer"
+            yield OWN_CODE.format(own)
         if name not in ("SimpleRNN", "SimpleRNNCell", "RNN", "Bidirectional"):
             yield f"has a cell of the class {name}; expected SimpleRNNCell"
 

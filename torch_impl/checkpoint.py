@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from ..spec.archives import Member, members
 from ..spec.errors import FileError
 from ..spec.stored import MAXIMUM_NAME, SIZES, StoredTensor
-from .records import Held, Tensor
+from .records import Held, Module, Tensor
 from .unpickling import unpickled
 
 PICKLE, KEY = "data.pkl", "rnnzoo"
@@ -30,8 +30,8 @@ def contents(path: Path) -> dict[str, Any]:
     """What the file holds, as JSON can say it; it is run in a child process.
 
     Returns:
-        `tensors` by name, `nonlinearities` of whole modules by their path, `facts`, and `text`, what stands under
-        `rnnzoo`.
+        `tensors` by name, `modules` that were saved whole by their path, each with its class and nonlinearity,
+        `facts`, and `text`, what stands under `rnnzoo`.
 
     Raises:
         FileError: damaged, another format, or made to do harm.
@@ -53,14 +53,14 @@ def _contents(path: Path) -> dict[str, Any]:
         value = unpickled(_read(file, places[root + PICKLE]))
         if order := places.get(f"{root}byteorder"):
             little = _read(file, order) != b"big"
-    named, nonlinearities = _named(value)
+    named, modules = _named(value)
     if not named:
         raise FileError(f"expected a state dict, names to tensors, got {_kind(value)} without tensors")
     checked = places[root + PICKLE].crc32 != 0  # torch can leave all sums out, which are 0 then
     tensors = {name: _stored(path, tensor, places, root, not little, checked) for name, tensor in named.items()}
     return {
         "tensors": {name: tensor.to_data() for name, tensor in tensors.items()},
-        "nonlinearities": nonlinearities,
+        "modules": modules,
         "facts": _facts(value),
         "text": _text(value),
     }
@@ -100,10 +100,10 @@ def _read(file: BinaryIO, member: Member) -> bytes:
     return data
 
 
-def _named(value: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor by its path of keys, and the nonlinearity of each whole module."""
+def _named(value: Any) -> tuple[dict[str, Tensor], dict[str, Module]]:
+    """Every tensor by its path of keys, and every whole module."""
     found: dict[str, Tensor] = {}
-    told, seen, pending = {}, set(), [("", value)]
+    modules, seen, pending = {}, set(), [("", value)]
     while pending:
         name, value = pending.pop()
         if isinstance(value, Tensor):
@@ -111,17 +111,15 @@ def _named(value: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
                 raise FileError(f"two tensors have the name {name!r}")
         elif id(value) not in seen:
             seen.add(id(value))
-            if mode := _mode(value):
-                told[name] = mode
+            if isinstance(value, Held) and isinstance(value.state, dict) and "_parameters" in value.state:
+                modules[name] = Module(value.kind, _nonlinearity(value.state))
             pending += reversed([(_joined(name, key), child) for key, child in _children(value)])
-    return found, told
+    return found, modules
 
 
-def _mode(value: Any) -> str | None:
-    """The nonlinearity of a whole module: an RNN has a mode, an RNNCell the name itself."""
-    if not isinstance(value, dict) or "_parameters" not in value:
-        return None
-    told = [MODES.get(str(value.get("mode"))), value.get("nonlinearity")]
+def _nonlinearity(attributes: Mapping[Any, Any]) -> str | None:
+    """Of a module: an RNN has a mode, an RNNCell the name itself."""
+    told = [MODES.get(str(attributes.get("mode"))), attributes.get("nonlinearity")]
     return next((name for name in told if isinstance(name, str) and name in MODES.values()), None)
 
 

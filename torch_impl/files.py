@@ -20,6 +20,7 @@ from ..spec.stored import StoredTensor
 from ..spec.streaming import rows_of
 from .finding import layers_in
 from .naming import OWN_LAYOUT, not_standard, plain_names, state_dict_names
+from .records import Module
 from .writing import state_dict, write_checkpoint
 
 STATE_DICT = "state_dict"
@@ -50,7 +51,8 @@ class TorchFiles:
         spec, record = (None, None) if found["text"] is None else read_envelope(found["text"], str(path))
         known = hints.spec or spec
         try:
-            layers, rest = layers_in(tensors, replace(hints, spec=known), found["nonlinearities"])
+            modules = {name: Module(*module) for name, module in found["modules"].items()}
+            layers, rest = layers_in(tensors, replace(hints, spec=known), modules)
             if known and not layers:
                 raise WeightError(f"no state dict of a {known.variant} in it, got {listed(list(tensors)[:5])}")
         except RnnZooError as error:
@@ -93,7 +95,7 @@ def _header(path: Path) -> dict[str, Any]:
     tensors, metadata = read_header(path)
     texts = {name: text for name, text in metadata.items() if name != KEY}
     data = {name: tensor.to_data() for name, tensor in tensors.items()}
-    return {"tensors": data, "nonlinearities": {}, "facts": texts, "text": metadata.get(KEY)}
+    return {"tensors": data, "modules": {}, "facts": texts, "text": metadata.get(KEY)}
 
 
 FILES = TorchFiles()

@@ -15,6 +15,7 @@ from ..spec.naming import KIND
 from ..spec.parts import Part, check_parts
 from ..spec.stored import WIDENED, StoredTensor
 from .naming import not_standard, plain_names, state_dict_names
+from .records import Module
 
 FIRST = "weight_ih_l0"
 LAST = "\U0010ffff"  # no name goes on with it
@@ -30,14 +31,14 @@ PACKED = re.compile(r"(?P<prefix>|.*\.)_all_weight_values\.\d+\.param")  # of qu
 
 
 def layers_in(
-    tensors: Mapping[str, StoredTensor], hints: Hints, told: Mapping[str, str] | None = None
+    tensors: Mapping[str, StoredTensor], hints: Hints, modules: Mapping[str, Module] | None = None
 ) -> tuple[list[FoundLayer], list[str]]:
     """The layers whose tensors have torch's names, below any prefix; and the names of all other tensors.
 
     With a spec among the hints, models of that spec alone.
 
     Args:
-        told: nonlinearities by prefix, for a file that has them.
+        modules: that the file has whole, by prefix.
 
     Raises:
         WeightError: a model of the spec has other names or shapes.
@@ -46,7 +47,7 @@ def layers_in(
     groups = _groups(tensors)
     check_count(len(groups))
     layers = _models(tensors, groups, hints.spec) if hints.spec else [
-        _layer(group, hints.nonlinearity, (told or {}).get(group.prefix.removesuffix("."))) for group in groups
+        _layer(group, hints.nonlinearity, (modules or {}).get(group.prefix.removesuffix("."))) for group in groups
     ]  # fmt: skip
     taken = {part.name for layer in layers for part in layer.parts.values()}
     if not hints.spec:
@@ -113,9 +114,10 @@ def _groups(tensors: Mapping[str, StoredTensor]) -> list[Group]:
     return list(found.values())
 
 
-def _layer(group: Group, nonlinearity: str | None, told: str | None) -> FoundLayer:
+def _layer(group: Group, nonlinearity: str | None, module: Module | None) -> FoundLayer:
     """What the names and shapes tell: all but the nonlinearity."""
-    found = FoundLayer(group.prefix, group.kind, parts=group.all)
+    told = module and module.nonlinearity
+    found = FoundLayer(group.prefix, group.kind, parts=group.all, notes=_notes(group, module))
     if reason := _refusal(group):
         return replace(found, refusal=reason)
     try:
@@ -131,6 +133,14 @@ def _layer(group: Group, nonlinearity: str | None, told: str | None) -> FoundLay
         assumed=tuple(name for name, is_assumed in assumed.items() if is_assumed),
         original=None if single else _original(group.tensors, spec),
     )  # fmt: skip
+
+
+def _notes(group: Group, module: Module | None) -> tuple[str, ...]:
+    if module is None or module.kind.startswith("torch.nn."):
+        return ()
+    return (
+        f"its class is {module.kind}, whose code is not in the file: it is taken to compute what {group.kind} computes",
+    )
 
 
 def _original(tensors: Mapping[str, Part], spec: ModelSpec) -> Original:

@@ -24,6 +24,7 @@ from ..spec.found import Original
 from ..spec.inputs import Inputs, checked_cotangents, checked_inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, check_dtype, checked_weights, initial_weights, weights_dtype
+from .finding import NAME
 from .naming import not_standard, plain_names
 from .weights import dtype_name, model_dtype, to_array, to_tensor
 
@@ -91,7 +92,8 @@ class TorchLayers:
         return known if isinstance(known, ModelSpec) else _spec(model)
 
     def to_spec(self, model: nn.Module) -> Weights:
-        """A copy of the weights under their canonical names."""
+        """A copy of the weights under their canonical names. Raises WeightError as `model_dtype` does."""
+        model_dtype(model)
         return {name: to_array(parameter) for name, parameter in self.parameters(model).items()}
 
     def from_spec(self, model: nn.Module, weights: Mapping[str, ArrayLike], *, cast: bool = False) -> None:
@@ -202,10 +204,27 @@ def _spec(model: nn.Module) -> ModelSpec:
         inside = [name for name, module in model.named_modules() if isinstance(module, nn.RNN | nn.RNNCell)]
         way_out = f"give one of its layers: {listed(inside)}" if inside else "torch.nn.RNN and RNNCell are known"
         raise UnsupportedError(f"{kind}: the spec has no layer of this kind; {way_out}")
+    _check_code(model)
     layers, directions = getattr(model, "num_layers", 1), 1 + getattr(model, "bidirectional", False)
     bias = "double" if model.bias else "none"
     variant = variant_of(layers, directions)
     return ModelSpec(variant, model.input_size, model.hidden_size, layers, model.nonlinearity, bias)
+
+
+def _check_code(model: nn.RNN | nn.RNNCell) -> None:
+    """Raises UnsupportedError where more than its weights and options says what a layer computes."""
+    kind, base = type(model).__name__, nn.RNN if isinstance(model, nn.RNN) else nn.RNNCell
+    way_out = f"put its weights into a torch.nn.{base.__name__}, and give that"
+    names = [name for name, _ in model.named_parameters()]
+    if computed := [name for name in names if (match := NAME.fullmatch(name)) and match["computed"]]:
+        raise UnsupportedError(
+            f"{kind}: computes a weight from others ({listed(computed)}); remove its weight norm, parametrization or "
+            "pruning first (torch.nn.utils.parametrize.remove_parametrizations)"
+        )
+    if type(model).forward is not base.forward or "forward" in vars(model):
+        raise UnsupportedError(f"{kind}: has a forward of its own, whose code alone says what it does; {way_out}")
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise UnsupportedError(f"{kind}: has hooks, which can change what it gives; remove them, or {way_out}")
 
 
 def _tensors(model: nn.Module, spec: ModelSpec, given: Inputs) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """What stands in a checkpoint's pickle, as records that do nothing."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 ORDERED_DICT = "collections.OrderedDict"
 
@@ -48,3 +48,10 @@ class Held(dict[Any, Any]):
     def __init__(self, kind: str, items: Any = (), state: Any = None) -> None:
         super().__init__(items)
         self.kind, self.state = kind, state
+
+
+class Module(NamedTuple):
+    """A module that was saved whole: its class, and its nonlinearity if it has one."""
+
+    kind: str
+    nonlinearity: str | None

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec
+from ..spec.errors import WeightError
 from ..spec.model import ModelSpec
-from ..spec.parameters import Weights, check_dtype, checked_weights
+from ..spec.parameters import DTYPES, Weights, checked_weights
 from .naming import state_dict_names as state_dict_names
 
 
@@ -28,7 +29,7 @@ def names_of(model: nn.Module) -> dict[str, str]:
 
 
 def to_spec(model: nn.Module) -> Weights:
-    """A copy of the weights under their canonical names. Raises WeightError for half precision."""
+    """A copy of the weights under their canonical names. Raises WeightError as `model_dtype` does."""
     model_dtype(model)
     return {name: to_array(parameter) for name, parameter in named_parameters(model).items()}
 
@@ -49,8 +50,23 @@ def spec_of(model: nn.Module) -> AnySpec:
 
 
 def model_dtype(model: nn.Module) -> str:
-    """`float32` or `float64`. Raises WeightError for a model in another dtype: NumPy's seam knows these two."""
-    return check_dtype(dtype_name(next(model.parameters()).dtype))
+    """`float32` or `float64`, which NumPy's seam knows.
+
+    Raises:
+        WeightError: a model in another dtype or in several, or without numbers.
+    """
+    kind, found = type(model).__name__, sorted({dtype_name(parameter.dtype) for parameter in model.parameters()})
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise WeightError(
+            f"{kind}: expected weights with numbers, got the device 'meta', which has none; "
+            "call its to_empty(device='cpu'), then load_state_dict"
+        )
+    if len(found) != 1 or found[0] not in DTYPES:
+        raise WeightError(
+            f"{kind}: expected weights of {' or '.join(DTYPES)} throughout, got {' and '.join(found) or 'none'}; "
+            "give model.float(), which holds every number of float16 and bfloat16"
+        )
+    return found[0]
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:
