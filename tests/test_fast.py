@@ -126,9 +126,11 @@ def test_rows_without_a_step_among_rows_of_one_length(package: str, calls: list[
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The loops of TensorFlow, made anew and compiled however short they are: `compiled.loops` are those that ran."""
-    recurrence, fast = _module("tf_impl", "recurrence"), _module("tf_impl", "fast")
+    fast = _module("tf_impl", "fast")
     monkeypatch.setattr(fast, "WORTH", 0)
-    monkeypatch.setattr(recurrence, "_loop", functools.cache(recurrence._loop.__wrapped__))
+    for module, name in (("recurrence", "_loop"), ("recurrent", "_graph")):
+        traced = getattr(_module("tf_impl", module), name)
+        monkeypatch.setattr(_module("tf_impl", module), name, functools.cache(traced.__wrapped__))
     loops, call = [], fast.Either.__call__
 
     def spy(loop: Any, worth: Any, *arguments: Any) -> Any:
@@ -189,6 +191,19 @@ def test_a_new_length_in_a_bucket_compiles_nothing(compiled: list[Any], assert_r
         backend.gradients(model, inputs, np.ones((2, steps, 2 * H)))
         counts.append([loop.compiled.experimental_get_tracing_count() for loop in dict.fromkeys(compiled)])
     assert counts == [[1] * 4] * 3 + [[1] * 8]
+
+
+def test_eager_calls_of_all_models_of_a_spec_share_a_graph_for_each_bucket(
+    compiled: list[Any], assert_run: Callable[..., None]
+) -> None:
+    spec, traced = ModelSpec("simple_rnn", I, H), []
+    for seed, dtype in ((0, "float64"), (1, "float64"), (1, "float32")):
+        model = load_backend("tf").build(spec, seed, dtype)
+        for steps in (41, 42, 44):
+            inputs = np.random.default_rng(steps).standard_normal((2, steps, I)).astype(dtype)
+            assert_run({"outputs": model(inputs)}, model, inputs)
+            traced.append(len(compiled))
+    assert traced == [1, 1, 2, 2, 2, 2, 3, 3, 4] and len(_module("tf_impl", "recurrent")._graph(spec).functions) == 4
 
 
 def load_steps(steps: int) -> Any:

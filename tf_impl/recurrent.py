@@ -1,11 +1,14 @@
 """The recurrent core: layers, directions and merging, and the Keras layer `Recurrent` (SPEC.md, 4 to 6)."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import record  # the only place that tells whether a tape records
 
 from ..spec.dropout import Masks
 from ..spec.encoder_decoder import spec_from_text
@@ -49,7 +52,7 @@ def forward(
     if not (length is T or (isinstance(length, int) and length == T)):
         given["ends"] = tf.stack([T])
     both = dict.fromkeys(spec.directions, given)
-    x, final = _layers(spec, weights, fast.longer(inputs, length), both, initial, masks, compiled)
+    x, final = _called(spec, weights, fast.longer(inputs, length), both, initial, masks, compiled)
     return fast.shorter(x, T), final
 
 
@@ -61,9 +64,42 @@ def _packed(
     given = {"mask": rows.packed(mask[:, :, None]), "ends": rows.ends, "places": rows.places}
     both = {"forward": given | {"before": rows.before}, "backward": given | {"before": rows.after}}
     start = {name: permuted(states, rows.order, rows.inverse) for name, states in initial.items()}
-    x, final = _layers(spec, weights, rows.packed(inputs), both, start, None, True)
+    x, final = _called(spec, weights, rows.packed(inputs), both, start, None, True)
     final = {name: permuted(states, rows.inverse, rows.order) for name, states in final.items()}
     return rows.unpacked(x), final
+
+
+def _called(
+    spec: ModelSpec,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    given: Mapping[str, Tensors],
+    initial: Tensors,
+    masks: Masks | None,
+    compiled: Any,
+) -> tuple[Tensor, Tensors]:
+    """`_layers`; called eagerly as one graph, where the loops are compiled: the calls around them take longer.
+
+    A tape has the calls one by one, as TensorFlow cannot derive a graph twice whose gradients are its own.
+    """
+    if compiled is not True or masks is not None or not tf.executing_eagerly() or record.could_possibly_record():
+        return _layers(spec, weights, x, given, initial, masks, compiled)
+    parts = {"x": {"": x}, "weights": weights, "initial": initial, **given}
+    return _graph(spec)({f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()})
+
+
+@cache
+def _graph(spec: ModelSpec) -> Graph:
+    """The layers as a graph of what stands before and after each slash."""
+
+    def layers(found: Tensors) -> tuple[Tensor, Tensors]:
+        parts = defaultdict[str, Tensors](dict)
+        for name, value in found.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
+        return _layers(spec, parts["weights"], parts["x"][""], parts, parts["initial"], None, True)
+
+    return Graph(layers, exact=True)
 
 
 def _layers(
