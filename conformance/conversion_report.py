@@ -35,7 +35,8 @@ def text(done: Conversion) -> str:
 
 def describe(done: Conversion) -> str:
     """The model in a line."""
-    return ", ".join([*map(_network, networks(done.spec)), done.moved[0].target.tensor.dtype])
+    dtypes = dict.fromkeys(part.tensor.dtype for one in done.moved[:1] for part in (*one.origins, one.target))
+    return ", ".join([*map(_network, networks(done.spec)), " as ".join(dtypes)])
 
 
 def _network(spec: ModelSpec) -> str:
@@ -44,21 +45,23 @@ def _network(spec: ModelSpec) -> str:
 
 
 def remarks(layer: FoundLayer) -> list[str]:
-    """What a file does not tell of a layer, and what of it is left behind."""
+    """What a file does not tell of a layer, who says it, and what of it is left behind."""
     assert layer.spec is not None
     options = {"nonlinearity": "--nonlinearity NAME", "merge": "--spec FILE"}
     assumed = [
         f"assumed, as the file does not tell: {name} {getattr(layer.spec, name)} ({options.get(name, '--spec FILE')})"
         for name in layer.assumed
     ]
-    return assumed + [f"note: {note}" for note in layer.notes]
+    given = [f"told by you, not the file: {name} {getattr(layer.spec, name)}" for name in layer.given]
+    return assumed + given + [f"note: {note}" for note in layer.notes]
 
 
 def data(done: Conversion) -> dict[str, Any]:
     """The same as JSON can hold it, with every number."""
     return {
         "source": {"path": str(done.source), "format": done.formats[0], "layer": done.layer.path,
-                   "kind": done.layer.kind, "assumed": list(done.layer.assumed), "notes": list(done.layer.notes)},
+                   "kind": done.layer.kind, "assumed": list(done.layer.assumed), "given": list(done.layer.given),
+                   "notes": list(done.layer.notes)},
         "target": {"path": str(done.target), "format": done.formats[1]},
         "spec": done.spec.to_data(),
         "weights": [

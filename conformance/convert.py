@@ -229,7 +229,7 @@ def _check_told(source: Path, one: FoundLayer, hints: Hints) -> None:
     assert one.spec is not None
     told = hints.nonlinearity
     kinds = dict.fromkeys(network.nonlinearity for network in networks(one.spec))
-    if told and "nonlinearity" not in one.assumed and list(kinds) != [told]:
+    if told and "nonlinearity" not in (*one.assumed, *one.given) and list(kinds) != [told]:
         raise InputError(f"{source}: its nonlinearity is {', '.join(kinds)}, not {told}; leave out --nonlinearity")
     if fields := differing_fields(one.spec, hints.spec or one.spec):
         raise InputError(f"{source}: the spec that was given differs from the file's in {listed(fields)}; leave it out")

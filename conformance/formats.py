@@ -97,7 +97,7 @@ def find(path: Path, hints: Hints = NO_HINTS) -> tuple[Format, FoundFile]:
         form, found = _found(path, format_in(path), hints)
         used = (part.name for layer in found.layers for part in layer.parts.values())
         check_names(path, [*(layer.path for layer in found.layers), *used, *found.rest])
-        return form, found
+        return form, replace(found, layers=tuple(map(hints.told, found.layers)))
     except (FileError, WeightError) as error:
         raise error if str(error).startswith(f"{path}") else type(error)(f"{path}: {error}") from error
 
@@ -157,9 +157,10 @@ def contents(path: Path, form: Format, found: FoundFile, layer: FoundLayer) -> C
     weights = StoredWeights(layer.parts)
     if found.provenance is not None:
         return Contents(layer.spec, weights, found.provenance)
+    told = {"assumed": list(layer.assumed), "given": list(layer.given)}
     dtypes = sorted({part.tensor.dtype for part in layer.parts.values()})
     record = checkpoint.provenance(source=path.name, format=form.name, layer=layer.path, dtype=dtypes[0])
-    return Contents(layer.spec, weights, record | ({"assumed": list(layer.assumed)} if layer.assumed else {}))
+    return Contents(layer.spec, weights, record | {name: value for name, value in told.items() if value})
 
 
 def read(path: Path, spec: AnySpec | None = None) -> Contents:

@@ -20,9 +20,10 @@ from ..tasks.tables import counted, number, printable, table
 from .comparison import largest_difference, same_bits
 from .conversion_report import remarks
 from .equivalence import Side, compare, side
-from .formats import contents, find, format_in, read
+from .formats import Format, contents, find, format_in, read
 
 SHOWN = 20  # tensors that belong to no layer
+READ = 2**24  # numbers that are looked at for NaN and infinity
 
 
 def describe(path: Path, hints: Hints = NO_HINTS) -> str:
@@ -33,7 +34,7 @@ def describe(path: Path, hints: Hints = NO_HINTS) -> str:
     """
     form, found = find(path, hints)
     one = found.layers[0] if len(found.layers) == 1 else None
-    if one and one.kind == KIND and one.spec and not one.assumed:
+    if one and one.kind == KIND and one.spec and not (one.assumed or one.given):
         return _model(path, contents(path, form, found, one))
     rows = [(one.path or ".", one.kind, *_layer(one)) for one in found.layers]
     header = ("layer", "kind", "variant", "sizes", "layers", "nonlinearity", "bias", "merge", "numbers", "dtype")
@@ -41,7 +42,7 @@ def describe(path: Path, hints: Hints = NO_HINTS) -> str:
     parts += [table(header, rows), ""] if rows else []
     for one in found.layers:
         name = one.path or "."
-        lines = [f"refused: {one.refusal}"] if one.refusal else remarks(one)
+        lines = [f"refused: {one.refusal}"] if one.refusal else [*remarks(one), *_not_finite(path, form, found, one)]
         parts += [f"{name}: {line}" for line in lines]
     parts += [f"{key}: {value}" for key, value in found.facts.items()]
     return printable("\n".join([*parts, *_rest(found)]).rstrip())
@@ -61,6 +62,16 @@ def _network(spec: ModelSpec) -> tuple[str, ...]:
     sizes = f"{spec.input_size} to {spec.hidden_size}"
     merge = spec.merge if spec.num_directions == 2 else ""
     return spec.variant, sizes, str(spec.num_layers), spec.nonlinearity, spec.bias, merge
+
+
+def _not_finite(path: Path, form: Format, found: FoundFile, one: FoundLayer) -> list[str]:
+    """Which weights hold NaN or infinity, of a layer that is soon read. Raises FileError or WeightError."""
+    assert one.spec is not None
+    if sum(parameter.count for parameter in parameters(one.spec)) > READ:
+        return [f"more than {READ:,} numbers: not looked at for NaN and infinity"]
+    weights = contents(path, form, found, one).weights
+    remarks = {one.parts[name].name: _remark(weights[name]) for name in weights}
+    return [f"{name}: {remark}" for name, remark in remarks.items() if remark]
 
 
 def _rest(found: FoundFile) -> list[str]:

@@ -1,7 +1,7 @@
 """What a reader finds in a model file: recurrent layers, and what else there is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .encoder_decoder import AnySpec
@@ -36,6 +36,7 @@ class FoundLayer:
         spec: what it is; None where it is refused.
         parts: where each weight of the spec comes from.
         assumed: fields of the spec that the file does not tell.
+        given: those of them that the user told.
         notes: what of it is left behind, and what that means.
         refusal: why it cannot be converted; None where it can.
         original: what the file itself says; None where that is weights alone.
@@ -46,6 +47,7 @@ class FoundLayer:
     spec: AnySpec | None = None
     parts: Mapping[str, Part] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: str | None = None
     original: Original | None = None
@@ -88,6 +90,11 @@ class Hints:
 
     spec: AnySpec | None = None
     nonlinearity: str | None = None
+
+    def told(self, layer: FoundLayer) -> FoundLayer:
+        """The layer with what the user told no longer among what is assumed."""
+        given = tuple(name for name in layer.assumed if self.spec or (name == "nonlinearity" and self.nonlinearity))
+        return replace(layer, given=given, assumed=tuple(name for name in layer.assumed if name not in given))
 
 
 def check_count(layers: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .definitions import variant_of
-from .errors import RnnZooError
+from .errors import RnnZooError, WeightError, listed
 from .found import FoundLayer, Hints, check_count
 from .model import ModelSpec
 from .parameters import parameters
@@ -48,6 +48,8 @@ def _layer(path: str, parts: Mapping[str, Part], hints: Hints) -> FoundLayer:
     directions = 1 + any(".backward." in name for name in parts)
     bias = next((kind for kind, name in (("single", ".bias"), ("double", ".input_bias")) if _any(parts, name)), "none")
     try:
+        if "layers.0.forward.input_weight" not in parts:
+            raise WeightError(f"missing 'layers.0.forward.input_weight', got {listed(parts)}")
         H, I = parts["layers.0.forward.input_weight"].shape  # noqa: E741 (the spec's symbol)
         spec = ModelSpec(variant_of(layers, directions), I, H, layers, hints.nonlinearity or "tanh", bias)
         assumed = ("nonlinearity",) + (("merge",) if directions == 2 and layers == 1 else ())

@@ -105,10 +105,16 @@ def check_parts(spec: AnySpec, parts: Mapping[str, Part]) -> None:
         raise WeightError(f"weights of a {spec.title}: missing {listed(missing)}; surplus {listed(surplus)}")
     for name, shape in expected.items():
         if parts[name].shape != shape:
-            raise WeightError(f"weight {name}: expected shape {shape}, got {parts[name].shape}")
+            raise WeightError(f"weight {_in_file(name, parts[name])}: expected shape {shape}, got {parts[name].shape}")
     dtypes = sorted({part.tensor.dtype for part in parts.values()})
     if len(dtypes) != 1 or dtypes[0] not in WIDENED:
-        raise WeightError(f"weights: expected one dtype of {', '.join(WIDENED)} for all, got {', '.join(dtypes)}")
+        raise WeightError(
+            f"weights: expected one dtype of {', '.join(WIDENED)} for all, got {', '.join(dtypes)}; convert them first"
+        )
+
+
+def _in_file(name: str, part: Part) -> str:
+    return name if part.name == name else f"{name} ({part.name} in the file, {part.rule})"
 
 
 class LazyWeights(Mapping[str, Array], ABC):

@@ -354,6 +354,50 @@ def test_bfloat16_is_read_exactly_and_remembered(tmp_path: Path) -> None:
     assert found.weights["layers.0.forward.input_weight"].tobytes() == wanted.tobytes()
 
 
+def test_the_report_tells_what_the_file_held_and_who_said_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(torch.nn.RNN(3, 4, dtype=torch.bfloat16).state_dict(), tmp_path / "a.pt")
+    command = ["convert", str(tmp_path / "a.pt"), str(tmp_path / "a.npz"), "--force"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "bfloat16 as float32" in text and "assumed, as the file does not tell: nonlinearity tanh" in text
+    assert main([*command, "--nonlinearity", "relu"]) == 0
+    text = capsys.readouterr().out
+    assert "told by you, not the file: nonlinearity relu" in text and "assumed" not in text
+    assert read(tmp_path / "a.npz").provenance["given"] == ["nonlinearity"]
+
+
+def test_inspect_tells_of_nan_and_infinity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = torch.nn.ModuleDict({"a": torch.nn.RNN(3, 4), "b": torch.nn.RNN(3, 4)})
+    layers["b"].weight_hh_l0.data[1] = torch.tensor([torch.nan, torch.inf, 0, 1])
+    torch.save(layers.state_dict(), tmp_path / "a.pt")
+    assert main(["inspect", str(tmp_path / "a.pt")]) == 0
+    text = capsys.readouterr().out
+    assert "b: b.weight_hh_l0: 2 not finite\n" in text and text.count("not finite") == 1
+    monkeypatch.setattr("rnnzoo.conformance.inspection.READ", 35)
+    assert main(["inspect", str(tmp_path / "a.pt")]) == 0
+    assert capsys.readouterr().out.count("more than 35 numbers: not looked at for NaN and infinity") == 2
+
+
+WRONG_TENSORS = {
+    "dtypes": ({"weight_hh_l0": torch.zeros(4, 4, dtype=torch.float64)}, "tensors of float32 and float64; .*float()"),
+    "shape": ({"weight_ih_l1": torch.zeros(4, 5)}, r"\(enc\.weight_ih_l1 in the file, as it is\): expected shape"),
+    "first": (dict.fromkeys(["weight_ih_l0"]), "missing 'weight_ih_l0', where its input size is; it has 'bias_hh_l0'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_TENSORS)
+def test_what_is_wrong_in_a_file_is_told_in_its_own_names(tmp_path: Path, name: str) -> None:
+    other, words = WRONG_TENSORS[name]
+    tensors = torch.nn.RNN(3, 4, 2).state_dict() | other
+    torch.save({"enc": {key: tensor for key, tensor in tensors.items() if tensor is not None}}, tmp_path / "a.pt")
+    with pytest.raises(UnsupportedError, match=words):
+        convert(tmp_path / "a.pt", tmp_path / "a.npz")
+
+
 def test_a_framework_that_is_not_installed_is_stood_in_for_by_the_oracle(
     checkpoint: Path, tmp_path: Path, fresh_python
 ) -> None:

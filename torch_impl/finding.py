@@ -158,18 +158,22 @@ def _refusal(group: Group) -> str | None:
         )
     if group.kind.startswith(("torch.nn.LSTM", "torch.nn.GRU")):
         return f"the spec has no cell of this kind yet, and {group.kind} is not converted; torch.nn.RNN is"
-    other = sorted({part.tensor.dtype for part in group.tensors.values()} - set(WIDENED))
-    if other:
+    dtypes = {part.tensor.dtype for part in group.tensors.values()}
+    if other := sorted(dtypes - set(WIDENED)):
         return f"it has tensors that are {listed(other)}; expected dense {', '.join(WIDENED)}: convert and save again"
+    if len(dtypes) > 1:
+        return f"it has tensors of {' and '.join(sorted(dtypes))}; expected one dtype: module.float(), and save again"
     return None
 
 
 def _spec(group: Group, nonlinearity: str) -> ModelSpec:
     """The spec that the names and shapes tell. Raises KeyError, ValueError or SpecError."""
+    if (first := f"weight_ih{group.ending}") not in group.tensors:
+        raise WeightError(f"missing {first!r}, where its input size is; it has {listed(group.tensors)}")
     ends = {name.partition("_l")[2] for name in group.tensors if "_l" in name}
     layers = len({end.removesuffix("_reverse") for end in ends}) or 1
     biases = {name.partition("_l")[0] for name in group.tensors} - {"weight_ih", "weight_hh", "weight_hr"}
-    rows, columns = group.tensors[f"weight_ih{group.ending}"].shape
+    rows, columns = group.tensors[first].shape
     variant = variant_of(layers, 1 + any(end.endswith("_reverse") for end in ends))
     bias = "none" if not biases else "single" if biases == {"bias"} else "double"
     return ModelSpec(variant, columns, rows, layers, nonlinearity, bias)
