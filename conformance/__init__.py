@@ -10,9 +10,10 @@ from ..spec.on_demand import on_demand
 if TYPE_CHECKING:
     from .comparison import Comparison as Comparison
     from .equivalence import assert_equivalent as assert_equivalent
+    from .in_pytest import conformance_tests as conformance_tests
     from .layers import converted as converted
-    from .suite import conformance_tests as conformance_tests
 
 __getattr__ = on_demand(__name__, {
-    "Comparison": "comparison", "assert_equivalent": "equivalence", "converted": "layers", "conformance_tests": "suite",
+    "Comparison": "comparison", "assert_equivalent": "equivalence", "converted": "layers",
+    "conformance_tests": "in_pytest",
 })  # fmt: skip

@@ -7,7 +7,7 @@ all that, so that one forward layer alone is there with every nonlinearity and b
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -80,10 +80,10 @@ def quick_cases() -> list[Case]:
     return covering(cases(), factors)
 
 
-def covering(table: Iterable[Row], factors: Callable[[Row], set[tuple[str, str]]]) -> list[Row]:
+def covering(table: Iterable[Row], factors: Callable[[Row], Set[tuple[str, ...]]]) -> list[Row]:
     """The rows of a table that bring a value of a factor that none before them has."""
     found: list[Row] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, ...]] = set()
     for row in table:
         if new := factors(row) - seen:
             seen |= new

@@ -20,6 +20,9 @@ from .oracle import Oracle
 
 Array = NDArray[Any]
 DTYPES = ("float64", "float32")
+TOLD = {  # by which array a run is told of sequences
+    "lengths": "lengths", "empty_row": "lengths", "nan_padding": "lengths", "left_padding": "mask", "holes": "mask",
+}  # fmt: skip
 SEQUENCES = ("full", "lengths", "empty_row", "nan_padding", "left_padding", "holes")
 
 
@@ -142,6 +145,12 @@ class Case(Described):
     def kinds_of_sequences(self) -> tuple[str, ...]:
         """All that it has."""
         return (self.sequences,)
+
+    @property
+    def takes(self) -> set[str]:
+        """The optional arrays of its run."""
+        told = TOLD.get(self.sequences)
+        return {*([told] if told else []), *(["initial_state"] if self.initial else [])}
 
     @cached_property
     def understood(self) -> Inputs:

@@ -1,6 +1,7 @@
 """The options of `rnnzoo check`, apart from the suite: what shows the help loads none of it."""
 
 import argparse
+import math
 from pathlib import Path
 
 from ..spec.backend import BUILT_IN
@@ -33,7 +34,22 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--report", type=Path, metavar="DIR", help="write report.json, junit.xml and index.html there")
     command.add_argument("--table", type=Path, metavar="FILE", help="write implementations by clause, in Markdown")
     which.add_argument("--teeth", action="store_true", help="seed known faults instead, and see that each is caught")
+    command.add_argument(
+        "--item-seconds", type=_seconds, metavar="N",
+        help="that an implementation has for an item (default: 300; a program 60 for an answer); one that takes longer "
+        "in two items is given up",
+    )  # fmt: skip
     command.add_argument("--jobs", type=_count, metavar="N", help="processes at a time (default: one a core)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return seconds
 
 
 def _count(text: str) -> int:

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -15,14 +16,15 @@ from ..spec.checkpoint import write_atomically
 from ..spec.errors import InputError
 from . import known_failures
 from .adapters import ADAPTERS
+from .declared import Declaration
 from .implementations import Implementation, implementation, installed, program
 from .items import Item, items
 from .known_failures import Known
 from .outcomes import Outcome
 from .random_cases import random_items
 from .reports import write
-from .suite import run_suite
-from .summaries import Outcomes, by_check, clause_page, failure, report, totals
+from .suite import Plan, run_suite
+from .summaries import Outcomes, by_check, clause_page, declared_but, failure, report, totals
 
 SHOWN = 20
 
@@ -39,10 +41,17 @@ def check(options: argparse.Namespace) -> int:
     known = {one.name: _known(options, one) for one in chosen}
     started, start = datetime.now(UTC), time.monotonic()
     outcomes: list[tuple[Implementation, Outcome]] = []
-    for one, outcome in run_suite(chosen, wanted, options.jobs):
-        outcomes.append((one, known_failures.marked(outcome, known[one.name])))
-        _progress(outcomes, len(chosen) * len(wanted))
-    order = {one.name: number for number, one in enumerate(wanted)}
+    declared: dict[str, Declaration] = {}
+    whole = not (options.item or options.random)
+    plan = Plan(wanted, table if whole else (), options.quick, options.jobs, options.item_seconds)
+    for one, found in run_suite(chosen, plan):
+        if isinstance(found, Declaration):
+            declared[one.name] = found
+        else:
+            outcomes.append((one, known_failures.marked(found, known[one.name])))
+        _progress(outcomes, len(chosen) * len(wanted) + sum(len(each.further) for each in declared.values()))
+    _show("")
+    order = {one.name: number for number, one in reversed(list(enumerate([*wanted, *table])))}
     outcomes.sort(key=lambda pair: (chosen.index(pair[0]), order[pair[1].item.name]))
     facts = {
         "started": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -52,21 +61,24 @@ def check(options: argparse.Namespace) -> int:
         "not_checked": missing,
     }
     mistakes = _mistakes(outcomes, known, [*table, *wanted]) + _unjudged(outcomes, chosen)
+    untested = {name: declared_but(each.values, outcomes, name) for name, each in declared.items()}
     print(by_check(outcomes))
-    print("\n".join(["", *_problems(outcomes), *mistakes, *(f"not checked: {reason}" for reason in missing)]).rstrip())
+    lines = [*_problems(outcomes), *mistakes, *(f"not checked: {reason}" for reason in missing)]
+    lines += [f"declared, not tested: {name}: {', '.join(found)}" for name, found in untested.items() if found]
+    print("\n".join(["", *lines]).rstrip())
     print(f"\n{totals(outcomes)}, in {facts['seconds']:.0f} s")
     if options.table:
         page = clause_page(outcomes, chosen, known)
         write_atomically(options.table, lambda path: _written(path, page))
     if options.report:
-        paths = write(options.report, report(outcomes, facts, chosen))
+        paths = write(options.report, report(outcomes, facts, chosen, untested))
         print(f"report: {', '.join(map(str, paths))}")
     return 1 if mistakes or any(outcome.verdict == "failed" for _, outcome in outcomes) else 0
 
 
 def _implementations(options: argparse.Namespace) -> tuple[list[Implementation], list[str]]:
     """What to check, and the reasons why something was left out."""
-    programs = [program(_words(command), command) for command in options.process]
+    programs = [program(_words(command), command, options.item_seconds) for command in options.process]
     if options.backend or programs:
         return [*(implementation(name) for name in dict.fromkeys(options.backend)), *programs], []
     names, missing = installed([*BUILT_IN, *(ADAPTERS if options.everything else ())])
@@ -133,10 +145,12 @@ def _unjudged(outcomes: Outcomes, chosen: Sequence[Implementation]) -> list[str]
 
 
 def _problems(outcomes: Outcomes) -> list[str]:
-    """Failures in words, and the items without a verdict."""
-    failed = [pair for pair in outcomes if pair[1].verdict == "failed"]
+    """Failures in words, the items that were not run, and those without a verdict."""
+    failed = [pair for pair in outcomes if pair[1].verdict == "failed" and pair[1].ran]
     found = [failure(one, outcome) for one, outcome in failed[:SHOWN]]
     found += [f"and {len(failed) - SHOWN} more failures"] if len(failed) > SHOWN else []
+    waiting = Counter((one.name, outcome.message) for one, outcome in outcomes if not outcome.ran)
+    found += [f"NOT RUN {name}: {count} items, {message}" for (name, message), count in waiting.items()]
     unclear = [(one, outcome) for one, outcome in outcomes if outcome.verdict == "ill-conditioned"]
     return found + [
         f"NO VERDICT {one.name}, {outcome.item.name}: {outcome.message}" for one, outcome in unclear[:SHOWN]

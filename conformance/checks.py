@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.backend import Result
 from ..spec.encoder_decoder import AnySpec, Source
 from ..spec.errors import ConformanceError, RnnZooError
 from ..spec.initializers import INITIALIZERS, Initializer
 from ..spec.inputs import Cotangents, Inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
+from . import answers
 from .bounds import Bounds, Truth
 from .cases import Case
 from .comparison import Comparison, compared, equal, identical, zero
@@ -48,38 +48,38 @@ def check_weights(backend: Any, case: AnyCase, dtype: str) -> Iterator[Compariso
     state = _global_random_state()
     for spec, seed in ((case.spec, 5), (_initialised(case.spec, INITIALIZERS["keras"]), 2**40 + 7)):
         model = backend.build(spec, seed=seed, dtype=dtype)
-        yield from identical("initial", backend.to_spec(model), initial_weights(spec, seed, dtype))
+        yield from identical("initial", answers.weights(backend, model), initial_weights(spec, seed, dtype))
     yield from identical("global random state", _global_random_state(), state)
     weights = {name: array.astype(dtype) for name, array in case.weights.items()}
     name = next(reversed(weights))
     weights[name].flat[0] = -0.0
     given = {key: array.copy() for key, array in weights.items()}
     backend.from_spec(model, given)
-    yield from identical("round trip", backend.to_spec(model), weights)
-    for array in (*given.values(), *backend.to_spec(model).values()):
+    yield from identical("round trip", answers.weights(backend, model), weights)
+    for array in (*given.values(), *answers.weights(backend, model).values()):
         array[...] = 7  # neither what was given nor what was returned is the model's own memory
-    yield from identical("after changes outside", backend.to_spec(model), weights)
+    yield from identical("after changes outside", answers.weights(backend, model), weights)
     other = "float32" if dtype == "float64" else "float64"
     wrong = {key: array + 1 for key, array in weights.items()}
     _refuses(backend, model, f"without {name}", {key: value for key, value in wrong.items() if key != name})
     _refuses(backend, model, "with a surplus name", {**wrong, "surplus": wrong[name]})
     _refuses(backend, model, "of another shape", {**wrong, name: wrong[name][:-1]})
     _refuses(backend, model, f"of dtype {other}", {**wrong, name: wrong[name].astype(other)})
-    yield from identical("after refusals", backend.to_spec(model), weights)
+    yield from identical("after refusals", answers.weights(backend, model), weights)
 
 
 def check_results(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """Shapes, dtypes, outputs, final states and scores; the caller's arrays stay what they are."""
     model, given = _model(backend, case, dtype), _given(case)
     before = copy.deepcopy(given)
-    found: Result = backend.run(model, **given)
-    yield from compared(found.arrays(), *expected_results(case, dtype), dtype)
+    found = answers.results(backend, model, case.spec, given)
+    yield from compared(found, *expected_results(case, dtype), dtype)
     yield from identical("the caller's arrays after the run", _flat(given), _flat(before))
 
 
 def check_gradients(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """Gradients of every weight, the inputs, the initial state or the context."""
-    found = _gradients(backend, _model(backend, case, dtype), _given(case), case.cotangents)
+    found = answers.gradients(backend, _model(backend, case, dtype), _given(case), case.cotangents)
     yield from compared(found, *expected_gradients(case, dtype), dtype)
 
 
@@ -87,7 +87,7 @@ def check_cotangents(backend: Any, case: AnyCase, dtype: str) -> Iterator[Compar
     """A cotangent that is not given counts as zero: the gradients for each alone."""
     model = _model(backend, case, dtype)
     for name, cotangents in cotangents_alone(case).items():
-        found = _gradients(backend, model, _given(case), cotangents)
+        found = answers.gradients(backend, model, _given(case), cotangents)
         for comparison in compared(found, *truth_and_bounds(name, case, dtype), dtype):
             yield replace(comparison, quantity=f"{comparison.quantity} for {name} alone")
 
@@ -97,12 +97,12 @@ def check_padding(backend: Any, case: AnyCase, dtype: str) -> Iterator[Compariso
     model = _model(backend, case, dtype)
     given, source = case.understood, case.understood.source
     padded = (_given(case), case.with_other_padding())
-    found = [backend.run(model, **arguments).arrays() for arguments in padded]
+    found = [answers.results(backend, model, case.spec, arguments) for arguments in padded]
     per_step = ["outputs"] + (["scores"] if case.spec.head and case.spec.head.reads == "steps" else [])
     yield from (zero(f"{name} at invalid steps", found[0][name][_invalid(given)]) for name in per_step)
     yield from equal("other padding", found[1], found[0])
     if hasattr(backend, "gradients"):
-        slopes = [_gradients(backend, model, arguments, case.cotangents) for arguments in padded]
+        slopes = [answers.gradients(backend, model, arguments, case.cotangents) for arguments in padded]
         for name, read in (("inputs", given), ("source", source)):
             if name in slopes[0] and read:
                 yield zero(f"gradient of {name} at invalid steps", slopes[0][name][_invalid(read)])
@@ -114,7 +114,7 @@ def check_relu_at_zero(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comp
     model = backend.build(case.spec, dtype=dtype)
     backend.from_spec(model, {name: np.zeros_like(array, dtype) for name, array in case.weights.items()})
     cotangents = Cotangents(case.cotangents.outputs, None, None)
-    for name, value in _gradients(backend, model, _given(case), cotangents).items():
+    for name, value in answers.gradients(backend, model, _given(case), cotangents).items():
         yield zero(f"gradient of {name}", value)
 
 
@@ -126,15 +126,15 @@ def check_training(backend: Any, case: TrainingCase, dtype: str) -> Iterator[Com
     model = _model(backend, case.case, dtype)
     *first, last = case.updates()
     trainer = backend.trainer(model, case.training)
-    steps = [trainer.step(*batches) for batches in first]
+    steps = [answers.update(trainer, *batches) for batches in first]
     if dtype == "float64":
-        state, trainer = trainer.state(), backend.trainer(model, case.training)
+        state, trainer = answers.state(trainer), backend.trainer(model, case.training)
         trainer.load_state(state)
-    steps.append(trainer.step(*last))
+    steps.append(answers.update(trainer, *last))
     found = {"loss": np.array([s[0] for s in steps]), "gradient norm": np.array([s[1] for s in steps])}
     expected, limits = truth_and_bounds("training", case, dtype)
     numbers = [name for name in expected if name not in ("loss", "gradient norm", "step")]
-    found |= backend.to_spec(model) | trainer.state()
+    found |= answers.weights(backend, model) | answers.state(trainer)
     yield from compared(found, expected, limits, dict.fromkeys(numbers, dtype))
 
 
@@ -144,10 +144,10 @@ def check_trajectory(backend: Any, case: Trajectory, dtype: str) -> Iterator[Com
     count = max(meaningful(expected, limits), 1)  # where there is none, the first says why
     model = backend.build(case.spec, dtype=dtype)
     backend.from_spec(model, {name: array.astype(dtype) for name, array in case.weights.items()})
-    trainer, after = backend.trainer(model, case.training), []
+    trainer, after = backend.trainer(model, case.training), list[dict[str, Any]]()
     for batch in case.batches[:count]:
-        loss, norm = trainer.step(batch)
-        after.append({"loss": loss, "gradient norm": norm} | backend.to_spec(model) | trainer.state())
+        loss, norm = answers.update(trainer, batch)
+        after.append({"loss": loss, "gradient norm": norm, **answers.weights(backend, model), **answers.state(trainer)})
     found = {name: np.stack([each[name] for each in after]) for name in after[0]}
     first = {name: Truth(nearest[:count], rest[:count]) for name, (nearest, rest) in expected.items()}
     allowed = {name: array[:count] for name, array in limits.allowed.items()}
@@ -210,14 +210,6 @@ def _flat(arguments: Mapping[str, Any]) -> dict[str, Array]:
 def _given(case: AnyCase) -> dict[str, Any]:
     """All arguments of a run."""
     return {"inputs": case.inputs, **case.arguments}
-
-
-def _gradients(backend: Any, model: Any, given: Mapping[str, Any], cotangents: Cotangents) -> dict[str, Array]:
-    others = {name: value for name, value in given.items() if name != "inputs"}
-    found: dict[str, Array] = backend.gradients(
-        model, given["inputs"], cotangents.outputs, cotangents.final_states, cotangents.scores, **others
-    )
-    return found
 
 
 def _invalid(given: Inputs) -> NDArray[np.bool_]:

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from ..spec.encoder_decoder import networks
 from ..spec.inputs import Inputs
 from ..spec.model import ModelSpec
-from .bounds import bounds, results, truth
+from . import answers
+from .bounds import Bounds, Truth, bounds, results, truth
 from .cases import Case
 from .comparison import Comparison, compared
+from .expected import expected_results
 from .pair_cases import AnyCase
 
 Array = NDArray[Any]
@@ -57,19 +59,41 @@ def first_divergence(backend: Any, case: AnyCase, dtype: str, failed: tuple[Comp
     A model is run with its lowest layer alone, then with two, and so on, so that the layer is known in which an
     error begins. Of an encoder with its decoder, only what failed is looked at.
     """
-    whole = [case] * case.spec.num_layers if isinstance(case, Case) else []
-    for layers, one in enumerate(whole, start=1):
-        spec, weights, given, arguments = lower_part(one, layers)
-        if backend.supports(spec) is None:
-            model = backend.build(spec, dtype=dtype)
-            backend.from_spec(model, {name: array.astype(dtype) for name, array in weights.items()})
-            found = backend.run(model, case.inputs, **arguments).arrays()
-            quantities = results(spec, weights, given)
-            off = [c for c in compared(found, truth(quantities), bounds(quantities, dtype)) if not c.ratio <= 1]
-            if off:
-                return _earliest(spec, off, layers - 1)
+    if isinstance(case, Case) and (off := _in_a_layer(backend, case, dtype)):
+        return off
     wrong = [comparison for comparison in failed if not comparison.ratio <= 1]
     return _earliest(networks(case.spec)[-1], sorted(wrong, key=_order), None) if wrong else None
+
+
+def _in_a_layer(backend: Any, case: Case, dtype: str) -> Divergence | None:
+    """The first number that is off in the outputs and states of the lowest layer in which one is."""
+    for layers in range(1, case.spec.num_layers + 1):
+        part = lower_part(case, layers)
+        if backend.supports(part.spec) is None:
+            model = backend.build(part.spec, dtype=dtype)
+            backend.from_spec(model, {name: array.astype(dtype) for name, array in part.weights.items()})
+            found = answers.results(backend, model, part.spec, {"inputs": case.inputs, **part.arguments})
+            off = [c for c in compared(found, *_expected(case, part, dtype)) if not c.ratio <= 1]
+            if off:
+                return _earliest(part.spec, off, layers - 1)
+    return None
+
+
+def _expected(case: Case, part: "Part", dtype: str) -> tuple[dict[str, Truth], Bounds]:
+    """Of the results of a case's lower part. What the whole model gives too has the bounds of the check itself.
+
+    Bounds are drawn, so that another evaluation of the same number would come to a slightly different one.
+    """
+    whole, limits = expected_results(case, dtype)
+    if part.spec.num_layers == case.spec.num_layers:
+        names = [name for name in whole if name != "scores"]
+        return {name: whole[name] for name in names}, limits
+    quantities = results(part.spec, part.weights, part.given)
+    own, bounds_of_own = truth(quantities), bounds(quantities, dtype)
+    states = [name for name in own if name.startswith("final_state.")]
+    lower = slice(len(own[states[0]].nearest))
+    allowed = {**bounds_of_own.allowed, **{name: limits.allowed[name][lower] for name in states}}
+    return own, replace(bounds_of_own, allowed=allowed)
 
 
 def first_of_run(failed: tuple[Comparison, ...]) -> Divergence | None:
@@ -97,8 +121,18 @@ def _computed(name: str) -> int:
     return parts.index(kind) if kind in parts else len(parts) + (kind in weights)
 
 
-def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], Inputs, dict[str, Any]]:
-    """The spec, the weights and the arguments of a case's lowest layers, without its head."""
+@dataclass(frozen=True)
+class Part:
+    """The lowest layers of a case, without its head: spec, weights, what its arguments mean, and the arguments."""
+
+    spec: ModelSpec
+    weights: dict[str, Array]
+    given: Inputs
+    arguments: dict[str, Any]
+
+
+def lower_part(case: Case, layers: int) -> Part:
+    """So many of the lowest layers of a case."""
     variant = case.spec.variant.removeprefix("stacked_") if layers == 1 else case.spec.variant
     variant = "simple_rnn" if variant == "rnn" else variant
     spec = replace(case.spec, variant=variant, num_layers=layers, head=None, dropout=None)
@@ -116,7 +150,7 @@ def lower_part(case: Case, layers: int) -> tuple[ModelSpec, dict[str, Array], In
         lower = {name: array[:states] for name, array in given.initial_states.items()}
         given = replace(given, initial_states=lower)
         arguments["initial_state"] = lower if len(lower) > 1 else next(iter(lower.values()))
-    return spec, weights, given, arguments
+    return Part(spec, weights, given, arguments)
 
 
 def _order(comparison: Comparison) -> tuple[int, str]:

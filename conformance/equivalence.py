@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec import draws
-from ..spec.backend import BUILT_IN, Result, load_backend, load_plain
-from ..spec.encoder_decoder import AnySpec, Source, differing_fields
+from ..spec.backend import BUILT_IN, load_backend, load_plain
+from ..spec.encoder_decoder import AnySpec, Source, differing_fields, networks
 from ..spec.errors import ConformanceError, InputError, listed
 from ..spec.inputs import Cotangents, checked_inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, weights_dtype
+from . import answers
 from .bounds import Bounds, Named, bounds, everything, results
 from .comparison import Comparison, same_bits
 from .precision import precision_of
@@ -236,30 +237,24 @@ def _representable(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 
 
 def _cotangents(one: Side, arguments: Mapping[str, Any]) -> Cotangents:
-    result = one.backend.run(one.model, **arguments)
+    found = answers.results(one.backend, one.model, one.spec, arguments)
 
     def random(name: str, like: Array) -> Array:
         numbers = (2.0 * draws.uniform(1, name, like.size) - 1.0).reshape(like.shape)
         return numbers.astype(np.float32).astype(np.float64)
 
-    states = {name: random(name, state) for name, state in result.final_states.items()}
-    scores = None if result.scores is None else random("scores", result.scores)
-    return Cotangents(random("outputs", result.outputs), states, scores)
+    states = {name: found[f"final_state.{name}"] for name in networks(one.spec)[-1].cell_definition.states}
+    of_states = {name: random(name, state) for name, state in states.items()}
+    scores = random("scores", found["scores"]) if "scores" in found else None
+    return Cotangents(random("outputs", found["outputs"]), of_states, scores)
 
 
 def _everything(one: Side, arguments: Mapping[str, Any], cotangents: Cotangents | None) -> Named:
-    result: Result = one.backend.run(one.model, **arguments)
+    found = answers.results(one.backend, one.model, one.spec, arguments)
     if cotangents is None:
-        return result.arrays()
-    slopes = one.backend.gradients(
-        one.model,
-        arguments["inputs"],
-        cotangents.outputs,
-        cotangents.final_states,
-        cotangents.scores,
-        **{name: value for name, value in arguments.items() if name != "inputs"},
-    )
-    return result.arrays() | {f"{GRADIENT}{name}": gradient for name, gradient in slopes.items()}
+        return found
+    slopes = answers.gradients(one.backend, one.model, arguments, cotangents)
+    return found | {f"{GRADIENT}{name}": gradient for name, gradient in slopes.items()}
 
 
 def _bounds(one: Side, arguments: Mapping[str, Any], cotangents: Cotangents | None) -> Bounds:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..spec.backend import BUILT_IN, load_backend
 from .adapters import ADAPTERS
-from .process import ProcessBackend
+from .process import TIMEOUT, ProcessBackend
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,16 @@ class Implementation:
     environment: Mapping[str, str] = field(default_factory=dict)
     option: str = ""
 
-    def load(self) -> Any:
-        """The backend. Raises BackendError."""
-        return load_backend(self.target) if isinstance(self.target, str) else ProcessBackend(self.target)
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a program that speaks the protocol."""
+        return not isinstance(self.target, str)
+
+    def load(self, seconds: float | None = None) -> Any:
+        """The backend; of a program, each answer may take so many seconds. Raises BackendError."""
+        if isinstance(self.target, str):
+            return load_backend(self.target)
+        return ProcessBackend(self.target, seconds or TIMEOUT)
 
     def versions(self) -> dict[str, str]:
         """Of the packages that it is known to run on."""
@@ -50,9 +57,9 @@ def implementation(name: str) -> Implementation:
     return Implementation(name, name, option=option)
 
 
-def program(command: Sequence[str], text: str) -> Implementation:
+def program(command: Sequence[str], text: str, seconds: float | None = None) -> Implementation:
     """A program in any language; text is the command as its user wrote it. Raises BackendError if it does not start."""
-    backend = ProcessBackend(command)
+    backend = ProcessBackend(command, seconds or TIMEOUT)
     backend.close()
     return Implementation(backend.name, tuple(command), option=f"--process {shlex.quote(text)}")
 

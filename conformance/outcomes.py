@@ -2,9 +2,12 @@
 
 import copy
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from ..spec.backend import TAKES
 from ..spec.backend import unsupported as not_a_model
 from ..spec.errors import ConformanceError, InputError, UnsupportedError
 from .cases import DTYPES
@@ -13,7 +16,12 @@ from .comparison import Comparison
 from .divergence import Divergence
 from .expected import cotangents_alone, truth_and_bounds
 from .items import Item
+from .program import HangError
+from .raised import described
 from .trajectories import Trajectory
+
+SECONDS = 300.0  # for an item, if nobody says otherwise: what takes longer hangs
+HANGS = 2  # after which an implementation is given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +35,8 @@ class Outcome:
         seconds: that it took, the truth included where it was not known yet.
         divergence: of a failure, where it begins.
         smaller: of a failure, a small item that fails in the same way.
+        hung: of a failure, whether no answer came in time.
+        ran: whether the item was run at all.
     """
 
     item: Item
@@ -36,6 +46,8 @@ class Outcome:
     seconds: float = 0.0
     divergence: Divergence | None = None
     smaller: Item | None = None
+    hung: bool = False
+    ran: bool = True
 
     @property
     def worst(self) -> Comparison | None:
@@ -50,8 +62,10 @@ class Outcome:
         return next((len(c.expected) for c in self.comparisons if c.quantity == "loss"), 0)
 
 
-def run(backend: Any, item: Item) -> Outcome:
+def run(backend: Any, item: Item, aside: Callable[[], AbstractContextManager[None]] = nullcontext) -> Outcome:
     """Run one item. What a backend does not offer or support is skipped with the reason; an error of any kind fails.
+
+    The context `aside` is entered for what the suite computes itself, in which the backend's time is not running.
 
     Raises:
         InputError: the case itself cannot be computed.
@@ -60,9 +74,11 @@ def run(backend: Any, item: Item) -> Outcome:
     try:
         if reason := unsupported(backend, item):
             return Outcome(item, "skipped", (), reason)
-    except Exception as error:
-        return Outcome(item, "failed", (), f"{type(error).__name__}: {error}", time.perf_counter() - start)
-    _prepare(item)
+    except (Exception, SystemExit) as error:
+        return Outcome(item, "failed", (), described(error), time.perf_counter() - start)
+    with aside():
+        _prepare(item)
+    hung = False
     try:
         own = copy.deepcopy(item.case)  # whatever a backend writes into it, the truth and other backends do not see
         every = CHECKS[item.check].run(backend, own, item.dtype)
@@ -72,9 +88,15 @@ def run(backend: Any, item: Item) -> Outcome:
         verdict, found, message = "skipped", (), str(error)
     except ConformanceError as error:
         verdict, found, message = "failed", (), str(error)
-    except Exception as error:  # a backend may raise anything: that is a finding, not the end of the suite
-        verdict, found, message = "failed", (), f"{type(error).__name__}: {error}"
-    return Outcome(item, verdict, found, message, time.perf_counter() - start)
+    except (Exception, SystemExit) as error:  # a backend may raise anything: that is a finding, not the suite's end
+        verdict, found, message, hung = "failed", (), described(error), isinstance(error, HangError)
+    return Outcome(item, verdict, found, message, time.perf_counter() - start, hung=hung)
+
+
+def not_run(item: Item, hung: Sequence[str]) -> Outcome:
+    """The outcome of an item of an implementation that was given up, as it hung in the items of these names."""
+    message = f"not run: it hung in {HANGS} items and was given up ({', '.join(hung[:HANGS])})"
+    return Outcome(item, "failed", (), message, ran=False)
 
 
 def _prepare(item: Item) -> None:
@@ -115,6 +137,6 @@ def unsupported(backend: Any, item: Item) -> str | None:
     if isinstance(item.case, Trajectory):
         if item.case.missing:
             return item.case.missing
-    elif {"left_padding", "holes"} & set(item.model_case.kinds_of_sequences) and not getattr(backend, "masks", True):
-        return f"{backend.name} takes lengths, but no mask"
+    elif missing := item.model_case.takes - set(getattr(backend, "takes", TAKES)):
+        return f"{backend.name} takes no {' and no '.join(sorted(missing))}"
     return not_a_model(backend, item.case.spec)

@@ -68,6 +68,11 @@ class PairCase(Described):
         """Of both."""
         return self.encoder.sequences, self.decoder.sequences
 
+    @property
+    def takes(self) -> set[str]:
+        """The optional arrays of its run, and of its source."""
+        return self.encoder.takes | self.decoder.takes
+
     def with_bits(self, bits: int) -> "PairCase":
         """The same case with numbers of so many bits."""
         return PairCase(self.encoder.with_bits(bits), self.decoder.with_bits(bits))

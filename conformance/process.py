@@ -13,19 +13,20 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from ..spec.backend import Result
+from ..spec.backend import TAKES, Result
 from ..spec.checkpoint import check_readable
 from ..spec.definitions import BIASES, cell_names, variant_names
 from ..spec.errors import BackendError, FileError, UnsupportedError, listed
 from ..spec.inputs import Cotangents, Inputs, state_gradients
 from ..spec.model import MERGES, NONLINEARITIES, ModelSpec
 from ..spec.parameters import DTYPES, parameters
+from .answers import Shapes, result_shapes
 from .program import Program, readable, shown
 from .stateless import DifferentiatingStatelessBackend, StatelessBackend, StatelessModel
 
 Array = NDArray[Any]
-Shapes = dict[str, tuple[int, ...]]
 MAY_BE_EMPTY = ("merges", "heads", "parts", "takes")
+TIMEOUT = 60.0  # seconds for an answer
 CODES = {"float32": "F32", "float64": "F64"}  # safetensors' names
 
 
@@ -42,12 +43,13 @@ class ProcessBackend(StatelessBackend):
         BackendError: the program cannot be started, or does not say what it is and does.
     """
 
-    def __init__(self, command: Sequence[str], timeout: float = 60.0) -> None:
+    def __init__(self, command: Sequence[str], timeout: float = TIMEOUT) -> None:
         self._command, self._timeout = tuple(command), timeout
         self._program = Program(self._command, timeout)
         self.name, self.version, self.language = _introduction(self._program.started)
         self.declared = _declaration(self._program.ask("describe"))
-        self.dtypes, self.masks = self.declared["dtypes"], "mask" in self.declared["takes"]
+        self.dtypes, self.takes = self.declared["dtypes"], self.declared["takes"]
+        self.takes += ("lengths",) if "mask" in self.takes else ()  # which are sent as a mask then
         if "gradients" in self.declared["gives"]:
             self.gradients = MethodType(DifferentiatingStatelessBackend.gradients, self)
 
@@ -67,7 +69,8 @@ class ProcessBackend(StatelessBackend):
 
     def results(self, model: StatelessModel, given: Inputs) -> Result:
         """What the program computes. Raises UnsupportedError or BackendError."""
-        found = self._run("results", model, self._arrays(model, given), _result_shapes(model.spec, given))
+        shapes = result_shapes(model.spec, *given.inputs.shape[:2])
+        found = self._run("results", model, self._arrays(model, given), shapes)
         states = {name: found[f"final_state.{name}"] for name in model.spec.cell_definition.states}
         return Result(found["outputs"], states, found.get("scores"))
 
@@ -107,8 +110,12 @@ class ProcessBackend(StatelessBackend):
             read, write = Path(folder, "given.safetensors"), Path(folder, "found.safetensors")
             safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, read)
             spec = {key: value for key, value in json.loads(model.spec.to_json()).items() if key != "initializer"}
+            self._program.last_words()  # of earlier runs, which are not what this one says
             self._program.ask("run", spec=spec, dtype=model.dtype, give=give, read=str(read), write=str(write))
-            return _answered(write, shapes, CODES[model.dtype])
+            try:
+                return _answered(write, shapes, CODES[model.dtype])
+            except BackendError as error:
+                raise BackendError(f"{error}{self._program.last_words()}") from error
 
 
 def _introduction(found: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -126,7 +133,7 @@ def _declaration(found: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     known: dict[str, Sequence[str]] = {
         "dtypes": DTYPES, "cells": cell_names(), "variants": variant_names(), "nonlinearities": NONLINEARITIES,
         "biases": BIASES, "merges": MERGES, "heads": ("steps", "final"), "parts": ("embedding", "context"),
-        "takes": ("lengths", "mask", "initial_state"), "gives": ("results", "gradients"),
+        "takes": TAKES, "gives": ("results", "gradients"),
     }  # fmt: skip
     _check_names("describe", found, known)
     for key, values in found.items():
@@ -136,15 +143,6 @@ def _declaration(found: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     if "results" not in found["gives"]:
         raise BackendError("describe, gives: expected 'results' among them, got gradients alone")
     return {key: tuple(values) for key, values in found.items()}
-
-
-def _result_shapes(spec: ModelSpec, given: Inputs) -> Shapes:
-    B, T = given.inputs.shape[:2]
-    found: Shapes = {"outputs": (B, T, spec.output_size)}
-    found |= {f"final_state.{name}": spec.state_shape(B) for name in spec.cell_definition.states}
-    if spec.head:
-        found["scores"] = (B, T, spec.head.size) if spec.head.reads == "steps" else (B, spec.head.size)
-    return found
 
 
 def _gradient_shapes(spec: ModelSpec, given: Inputs) -> Shapes:

@@ -21,6 +21,10 @@ LAST_WORDS = 2000  # characters of a program's own text that a message shows
 GRACE = 2.0  # seconds that a program has to end by itself
 
 
+class HangError(BackendError):
+    """No answer came in time."""
+
+
 class Program:
     """One run of a program that answers each line on its standard input with one on its standard output.
 
@@ -74,9 +78,17 @@ class Program:
         if "unsupported" in answer:
             raise UnsupportedError(readable(answer["unsupported"]))
         if "error" in answer:
-            raise BackendError(f"{self._title}, {command}: it reports: {readable(answer['error'])}")
+            raise BackendError(f"{self._title}, {command}: it reports: {readable(answer['error'])}{self.last_words()}")
         result: dict[str, Any] = answer["result"]
         return result
+
+    def last_words(self) -> str:
+        """The end of what the program wrote to its standard error since the last call, for a message."""
+        if self._errors in [number for number, _ in self._pipes.poll(0)]:
+            self._read(self._errors)
+        words, self._kept[self._errors] = self._kept[self._errors], b""
+        text = readable(words.decode(errors="replace").strip())
+        return f"; its last words on the standard error:\n{text}" if text else ""
 
     def _line(self, command: str) -> bytes:
         """The next line of the standard output."""
@@ -91,7 +103,8 @@ class Program:
                 got = shown(self._kept[self._output])
                 self._fail(command, f"expected a line of at most {LONGEST_LINE} bytes, got {got}")
             if time.monotonic() > deadline:
-                self._fail(command, f"expected an answer within {self._timeout:g} s, got none; it was killed")
+                what = f"expected an answer within {self._timeout:g} s, got none; it was killed"
+                self._fail(command, what, HangError)
         line, _, self._kept[self._output] = self._kept[self._output].partition(b"\n")
         return line
 
@@ -113,14 +126,11 @@ class Program:
         number = f"signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"exit status {status}"
         self._fail(command, f"expected an answer, but it ended with {number}")
 
-    def _fail(self, command: str, what: str) -> NoReturn:
-        for number, _ in self._pipes.poll(0):
-            self._read(number)
+    def _fail(self, command: str, what: str, error: type[BackendError] = BackendError) -> NoReturn:
+        told = self.last_words()
         self.stop.detach()
         _end(self._process)
-        words = readable(self._kept[self._errors].decode(errors="replace").strip())
-        told = f"; its last words on the standard error:\n{words}" if words else ""
-        raise BackendError(f"{self._title}, {command}: {what}{told}")
+        raise error(f"{self._title}, {command}: {what}{told}")
 
 
 def readable(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..spec.backend import Result, unsupported
+from ..spec.backend import TAKES, Result, unsupported
 from ..spec.errors import UnsupportedError
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
 from ..spec.model import ModelSpec
@@ -32,13 +32,13 @@ class StatelessBackend:
     Attributes:
         name: what the suite calls it.
         dtypes: the precisions that it computes in.
-        masks: whether it takes any mask, or lengths alone.
+        takes: which optional arrays it takes.
     """
 
     holds_weights = False
     name: str
     dtypes: tuple[str, ...] = ("float32", "float64")
-    masks: bool = True
+    takes: tuple[str, ...] = TAKES
 
     def supports(self, spec: ModelSpec) -> str | None:
         """None, or why the model cannot be run."""

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..tasks.tables import table
 from .checks import CHECKS
+from .declared import untested
 from .implementations import Implementation
 from .known_failures import Known
 from .outcomes import Outcome
@@ -63,7 +64,17 @@ def clause_page(outcomes: Outcomes, checked: Sequence[Implementation], known: Ma
     return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows), *reasons]) + "\n"
 
 
-def report(outcomes: Outcomes, facts: Mapping[str, Any], checked: Sequence[Implementation]) -> dict[str, Any]:
+def declared_but(values: Iterable[str], outcomes: Outcomes, name: str) -> list[str]:
+    """The values that the implementation of that name declares, and no item touched which it passed."""
+    return untested(values, [outcome for one, outcome in outcomes if one.name == name])
+
+
+def report(
+    outcomes: Outcomes,
+    facts: Mapping[str, Any],
+    checked: Sequence[Implementation],
+    declared_not_tested: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
     """The data of `reports/report.schema.json`; facts: when, how long, with which arguments, and what was left out."""
     return {
         "version": 1,
@@ -76,7 +87,10 @@ def report(outcomes: Outcomes, facts: Mapping[str, Any], checked: Sequence[Imple
             "cores": os.cpu_count() or 1,
             "numpy": np.__version__,
         },
-        "backends": [{"name": one.name, "versions": one.versions()} for one in checked],
+        "backends": [
+            {"name": one.name, "versions": one.versions(), "declared_not_tested": declared_not_tested.get(one.name)}
+            for one in checked
+        ],
         "checks": [
             {"name": name, "clause": row.clause or "3 to 8", "title": _title(name)} for name, row in CHECKS.items()
         ],
@@ -94,10 +108,16 @@ def failure(implementation: Implementation, outcome: Outcome) -> str:
     """A failure in words: what was off, where that begins, and how to see it again."""
     lines = [
         f"FAILED {implementation.name}, {outcome.item.name} (SPEC.md, {outcome.item.clause})",
-        outcome.message[:500],
+        *_lines(outcome.message),
     ]
     lines += [str(outcome.divergence)] if outcome.divergence else []
     return "\n  ".join([*lines, f"again: {reproduction(implementation, outcome)}"])
+
+
+def _lines(message: str) -> list[str]:
+    """The message as lines; the first may list many numbers, and is cut."""
+    first, *others = message.splitlines() or [""]
+    return [first[:500], *others]
 
 
 def _outcome(implementation: Implementation, outcome: Outcome) -> dict[str, Any]:

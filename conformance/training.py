@@ -198,10 +198,11 @@ def pair_training_cases() -> list[TrainingCase]:
 
 def quick_training_cases() -> list[TrainingCase]:
     """A few that still touch every kind of loss, reduction, optimizer, clip and schedule."""
-    return covering(reversed(training_cases()), _kinds)  # the last have most in them
+    return covering(reversed(training_cases()), kinds)  # the last have most in them
 
 
-def _kinds(case: TrainingCase) -> set[tuple[str, str]]:
+def kinds(case: TrainingCase) -> set[tuple[str, str]]:
+    """What a training case touches, by name."""
     training = case.training
     parts = {"loss": training.loss, "optimizer": training.optimizer, "clip": training.clip, "rate": training.schedule}
     values = {(name, type(part).__name__) for name, part in parts.items()}

@@ -1,42 +1,77 @@
-"""The process in which an implementation is checked: items in, outcomes out, both pickled, over its own pipes."""
+"""The process in which an implementation is checked: work in, answers out, both pickled, over its own pipes."""
 
+import contextlib
+import faulthandler
 import os
 import pickle
 import signal
 import struct
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..spec.errors import RnnZooError
+from .declared import declaration
+from .diagnosis import diagnosed
 from .expected import share
-from .outcomes import Outcome, run
-from .suite import diagnosed
+from .outcomes import SECONDS, run
+from .worker_process import Work
+
+OURS = 600.0  # seconds for what the suite computes itself, the implementation apart
+DIAGNOSIS = 60.0  # and for a diagnosis, its last run apart
+GRACE = 10.0  # longer than an item: a program is given up where it is asked, which tells more
+
+Send = Callable[[Any], None]
 
 
 def main() -> None:
-    """Run the items on standard input; what a framework prints goes to standard error."""
+    """Do the work on standard input; what a framework prints goes to standard error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    implementation, items, diagnose, folder = pickle.load(sys.stdin.buffer)
-    share(folder)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
-    def send(answer: Outcome | RnnZooError) -> None:
+    def send(answer: Any) -> None:
         data = pickle.dumps(answer)
         answers.write(struct.pack("<Q", len(data)) + data)
         answers.flush()
 
-    try:
-        backend = implementation.load()
-    except RnnZooError as error:
-        return send(error)
-    for item in items:
+    with open(sys.argv[1], "w") as dump:
+        faulthandler.enable(dump, all_threads=False)
+        faulthandler.register(signal.SIGUSR1, dump, all_threads=False)
         try:
-            outcome = run(backend, item)
+            _answer(pickle.load(sys.stdin.buffer), send)
         except RnnZooError as error:
-            return send(error)
+            send(error)
+        finally:
+            faulthandler.disable()
+            faulthandler.unregister(signal.SIGUSR1)
+
+
+def _answer(work: Work, send: Send) -> None:
+    share(work.folder)
+    backend = work.implementation.load(work.seconds)
+    limit = (work.seconds or SECONDS) + (GRACE if work.implementation.is_program else 0.0)
+    items = list(work.items)
+    if work.table:
+        send(limit)
+        declared = declaration(backend, items, work.table, quick=work.quick)
+        send(declared)
+        items += declared.further
+
+    @contextlib.contextmanager
+    def aside() -> Iterator[None]:
+        send(OURS)
+        yield
+        send(limit)
+
+    diagnose = work.diagnose
+    for item in items:
+        send(limit)
+        outcome = run(backend, item, aside)
         send(outcome)  # before the diagnosis, in which a broken backend may break again
-        if outcome.verdict == "failed" and diagnose > 0:
+        if outcome.verdict == "failed" and not outcome.hung and diagnose > 0:
             diagnose -= 1
+            send(limit + DIAGNOSIS)
             send(diagnosed(backend, outcome))
 
 

@@ -4,6 +4,8 @@ All arrays at this seam are NumPy's; inside, each backend is native.
 """
 
 import importlib
+import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -21,6 +23,7 @@ from .parameters import Weights
 from .training import Batch, TrainingSpec
 
 ENTRY_POINTS = "rnnzoo.backends"
+TAKES = ("lengths", "mask", "initial_state")  # the optional arrays of a run; a backend's `takes` may have fewer
 Array = NDArray[Any]
 
 
@@ -246,7 +249,17 @@ def _imported(target: str, name: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the module does while it is loaded
         raise BackendError(
-            f"backend {name!r}: cannot load {target!r}: {error}; expected 'package.module:OBJECT'"
+            f"backend {name!r}: cannot load {target!r}: {_said(error)}; expected 'package.module:OBJECT', "
+            "installed or in a folder of PYTHONPATH"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    """What an import raised, and where in the module, if it got there."""
+    calls = traceback.extract_tb(error.__traceback__)
+    inside = [call for call in calls if not re.match(r"<frozen |.*\bimportlib\b", call.filename)][1:]
+    return (
+        f"{type(error).__name__}: {error} ({inside[-1].filename}, line {inside[-1].lineno})" if inside else f"{error}"
+    )

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnzoo.conformance import expected, known_failures, suite, summaries
+from rnnzoo.conformance import expected, known_failures, summaries
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.cli import main
+from rnnzoo.conformance.diagnosis import diagnosed
 from rnnzoo.conformance.implementations import Implementation, implementation, installed
 from rnnzoo.conformance.items import Item, item, items
 from rnnzoo.conformance.outcomes import Outcome, run
-from rnnzoo.conformance.suite import diagnosed, run_suite
+from rnnzoo.conformance.suite import Plan, run_suite
 from rnnzoo.conformance.training import TrainingCase, training_cases
 from rnnzoo.numpy_impl.backend import NumpyBackend
 from rnnzoo.spec import ModelSpec, Result
 from rnnzoo.spec.errors import FileError, UnsupportedError
 
 BROKEN = '''
-import os, signal, sys, time
+import os, signal, time
 import numpy as np
 from dataclasses import replace
 from rnnzoo.numpy_impl.backend import NumpyBackend
@@ -39,7 +40,7 @@ class Broken(NumpyBackend):
             if self.how == "crashes":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if self.how == "exits":
-                sys.exit(7)
+                os._exit(7)
             if self.how == "hangs":
                 time.sleep(3600)
         result = super().run(model, inputs, *args, **kwargs)
@@ -67,9 +68,9 @@ def _few() -> list[Item]:
 @pytest.mark.parametrize(("name", "message"), [
     ("CRASHES", "ended with signal 11"), ("EXITS", "ended with exit status 7"), ("HANGS", "no result in 3 seconds"),
 ])  # fmt: skip
-def test_the_suite_goes_on_after_the_item_that_breaks_a_process(broken, monkeypatch, name: str, message: str):
-    monkeypatch.setattr(suite, "SECONDS", 3.0)
-    outcomes = [outcome for _, outcome in run_suite([implementation(f"broken_backend:{name}")], _few(), jobs=1)]
+def test_the_suite_goes_on_after_the_item_that_breaks_a_process(broken, name: str, message: str):
+    plan = Plan(_few(), jobs=1, seconds=3.0)
+    outcomes = [outcome for _, outcome in run_suite([implementation(f"broken_backend:{name}")], plan)]
     assert [outcome.item for outcome in outcomes] == _few()
     assert [outcome.verdict for outcome in outcomes] == ["passed", "passed", "failed", "passed", "passed"]
     assert message in outcomes[2].message
@@ -77,7 +78,7 @@ def test_the_suite_goes_on_after_the_item_that_breaks_a_process(broken, monkeypa
 
 def test_several_implementations_run_beside_each_other(broken):
     chosen = [implementation("numpy"), implementation("broken_backend:WRONG")]
-    found = list(run_suite(chosen, _few(), jobs=2))
+    found = list(run_suite(chosen, Plan(_few(), jobs=2)))
     found.sort(key=lambda pair: _few().index(pair[1].item))
     verdicts = {one.name: [o.verdict for other, o in found if other == one] for one in chosen}
     assert verdicts == {"numpy": ["passed"] * 5, "broken_backend:WRONG": ["passed"] * 2 + ["failed"] + ["passed"] * 2}
@@ -94,7 +95,7 @@ def test_an_environment_reaches_the_process(broken, tmp_path: Path):
         "class B(NumpyBackend):\n    def supports(self, spec): return os.environ['WORD']\nOBJECT = B()\n"
     )
     one = Implementation("x", "in_environment:OBJECT", {"WORD": "so be it"})
-    assert {outcome.message for _, outcome in run_suite([one], _few())} == {"so be it"}
+    assert {outcome.message for _, outcome in run_suite([one], Plan(_few()))} == {"so be it"}
 
 
 class _Shifted(NumpyBackend):
@@ -294,7 +295,10 @@ def test_a_report_has_every_outcome(broken: Path):
     wanted = [item.name for item in items() if item.name.startswith("results-float32-simple_rnn-")]
     assert [outcome["item"] for outcome in data["outcomes"]] == wanted
     assert {path.name for path in (broken / "found").iterdir()} == {"report.json", "junit.xml", "index.html"}
-    assert data["backends"] == [{"name": "numpy", "versions": {}}] and data["machine"]["numpy"] == np.__version__
+    assert (
+        data["backends"] == [{"name": "numpy", "versions": {}, "declared_not_tested": None}]
+        and data["machine"]["numpy"] == np.__version__
+    )
 
 
 def test_random_cases_are_the_same_each_time_and_pass(broken: Path):

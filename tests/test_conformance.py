@@ -37,9 +37,9 @@ OUTSIDER = '''
 from rnnzoo.spec import load_backend
 
 class Outsider:
-    """Only what is required: no gradients, no trainer, no masks."""
+    """Only what is required: no gradients, no trainer, no mask."""
     name = "outsider"
-    masks = False
+    takes = ("lengths", "initial_state")
     def __init__(self):
         self._inner = load_backend("numpy")
     def supports(self, spec):
@@ -87,7 +87,7 @@ def test_an_outsiders_backend_is_checked_in_its_own_test_file(tmp_path: Path) ->
     run = _project(tmp_path, "OBJECT")
     assert run.returncode == 0, run.stdout
     assert "no sigmoid here" in run.stdout and "outsider has no gradients" in run.stdout
-    assert "outsider takes lengths, but no mask" in run.stdout and " passed" in run.stdout
+    assert "outsider takes no mask" in run.stdout and " passed" in run.stdout
 
 
 def test_an_outsiders_mistake_turns_its_test_file_red(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_a_name_that_is_no_file_name_is_refused(start: Start, name: object):
 def test_what_is_not_declared_is_not_supported(start: Start):
     backend = start("DECLARED['dtypes'] = ['float32']; DECLARED['takes'] = ['mask']")
     assert (backend.name, backend.version, backend.language) == ("zeros", "1", "Python")
-    assert (backend.dtypes, backend.masks, hasattr(backend, "gradients")) == (("float32",), True, False)
+    assert (backend.dtypes, backend.takes, hasattr(backend, "gradients")) == (("float32",), ("mask", "lengths"), False)
     assert backend.supports(SPEC) is None
     wanted = "zeros does not declare 'relu' among its nonlinearities, 'concat' among its merges"
     assert backend.supports(ModelSpec("bi_rnn", 2, 3, nonlinearity="relu")) == wanted

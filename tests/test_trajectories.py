@@ -14,12 +14,13 @@ from rnnzoo.conformance import checks, expected, trajectories
 from rnnzoo.conformance.bounds import Bounds, Truth
 from rnnzoo.conformance.checks import meaningful
 from rnnzoo.conformance.cli import main
+from rnnzoo.conformance.diagnosis import diagnosed
 from rnnzoo.conformance.faults import later
 from rnnzoo.conformance.faults.trainer import Trained
 from rnnzoo.conformance.implementations import implementation
 from rnnzoo.conformance.items import Item, item, items
 from rnnzoo.conformance.outcomes import run
-from rnnzoo.conformance.suite import diagnosed, run_suite
+from rnnzoo.conformance.suite import Plan, run_suite
 from rnnzoo.conformance.teeth import run_teeth
 from rnnzoo.conformance.trajectories import BETWEEN, CLIPS, DROPS, MODELS, RATES, RULES, TASKS, VARIATIONAL, Trajectory
 from rnnzoo.numpy_impl.backend import NumpyBackend
@@ -217,7 +218,7 @@ def test_every_optimizer_trains_every_variant_on_every_task_alike_in_all_backend
     runs = list(trajectories.every_trajectory())
     chosen = [item("trajectory", run, dtype) for run in runs for dtype in ("float64", "float32")]
     wrong, updates, ratios = [], {"float64": set(), "float32": set()}, []
-    for one, outcome in run_suite([implementation(name) for name in BUILT_IN], chosen):
+    for one, outcome in run_suite([implementation(name) for name in BUILT_IN], Plan(chosen)):
         wrong += [f"{one.name}, {outcome.item.name}: {outcome.message}"] if outcome.verdict != "passed" else []
         updates[outcome.item.dtype].add(outcome.updates)
         ratios.append(max(comparison.ratio for comparison in outcome.comparisons))

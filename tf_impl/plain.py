@@ -44,7 +44,6 @@ class PlainKeras:
 
     name = "keras"
     own_words = "the file's own configuration"
-    masks = True
 
     def owns(self, model: Any) -> bool:
         """Whether it is a layer or a model of Keras', not one of this package."""

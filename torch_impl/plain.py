@@ -33,14 +33,14 @@ class TorchLayers:
     """Modules of torch that anybody builds: `nn.RNN` with any options, `nn.RNNCell`, and those that `build` gives.
 
     Attributes:
-        masks: False, as packed sequences have no holes.
+        takes: no mask, as packed sequences have no holes.
         empty_rows: False, as none of them is empty.
         own_words: what `original` runs.
     """
 
     name = "torch.nn.RNN"
     own_words = "the file's own tensors under their own names"
-    masks = False
+    takes = ("lengths", "initial_state")
     empty_rows = False
 
     def supports(self, spec: ModelSpec) -> str | None:

@@ -41,7 +41,7 @@ class FlaxRNN(DifferentiatingStatelessBackend):
     """Layers called one after the other, each with the lengths, compiled by `jax.jit`."""
 
     name = "flax"
-    masks = False
+    takes = ("lengths", "initial_state")
 
     def supports(self, spec: ModelSpec) -> str | None:
         """None, or why the model cannot be run."""

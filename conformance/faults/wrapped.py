@@ -51,7 +51,7 @@ class Wrapped:
         return {name for name, one in methods.items() if getattr(type(self), name) is not one}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)  # `masks`, `files`, and whatever else it shows
+        return getattr(self.backend, name)  # `takes`, `files`, and whatever else it shows
 
     def supports(self, spec: ModelSpec) -> str | None:
         reason: str | None = self.backend.supports(spec)

@@ -53,7 +53,7 @@ def of(name: str) -> list[Known]:
 
 def marked(outcome: Outcome, known: Iterable[Known]) -> Outcome:
     """A failure that is known gets the verdict `known failure` and the reason."""
-    if outcome.verdict == "failed":
+    if outcome.verdict == "failed" and outcome.ran:
         for row in known:
             if fnmatchcase(outcome.item.name, row.pattern):
                 return replace(outcome, verdict="known failure", message=f"{row.reason} ({outcome.message})")
@@ -62,11 +62,17 @@ def marked(outcome: Outcome, known: Iterable[Known]) -> Outcome:
 
 def mistakes(known: Sequence[Known], outcomes: Sequence[Outcome], table: Sequence[Item]) -> list[str]:
     """What is wrong with a list, given what came of it: lines that match no item, or one that passes."""
-    found = []
-    for row in known:
-        if not any(fnmatchcase(item.name, row.pattern) for item in table):
-            found.append(f"line {row.line}: {row.pattern!r} matches no item")
-        passing = [o.item.name for o in outcomes if o.verdict == "passed" and fnmatchcase(o.item.name, row.pattern)]
-        if passing:
-            found.append(f"line {row.line}: {row.pattern!r} matches {passing[0]}, which did not fail")
-    return found
+    return matching_nothing(known, table) + matching_passed(known, outcomes)
+
+
+def matching_nothing(known: Sequence[Known], table: Sequence[Item]) -> list[str]:
+    """The lines that match no item, in words."""
+    rows = [row for row in known if not any(fnmatchcase(item.name, row.pattern) for item in table)]
+    return [f"line {row.line}: {row.pattern!r} matches no item" for row in rows]
+
+
+def matching_passed(known: Sequence[Known], outcomes: Sequence[Outcome]) -> list[str]:
+    """The lines that match an item which passed, in words."""
+    names = [outcome.item.name for outcome in outcomes if outcome.verdict == "passed"]
+    found = [(row, [name for name in names if fnmatchcase(name, row.pattern)]) for row in known]
+    return [f"line {row.line}: {row.pattern!r} matches {own[0]}, which did not fail" for row, own in found if own]

@@ -46,7 +46,7 @@ class OnnxRuntime:
     """Inference in float32, as onnxruntime has no RNN in float64.
 
     Attributes:
-        masks: False, as an RNN node takes lengths.
+        takes: no mask, as an RNN node takes lengths.
         precisions: what a proof allows for, as its tanh has an absolute error near 0.
         target: by which `load_backend` finds it.
         own_words: what `original` runs.
@@ -54,7 +54,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     dtypes = ("float32",)
-    masks = False
+    takes = ("lengths", "initial_state")
     precisions: Mapping[str, str] = {"float32": CANCELLING}
     holds_weights = False
     own_words = "the file's own nodes"

@@ -50,7 +50,10 @@ def _suite(report: Mapping[str, Any], name: str, index: int) -> ET.Element:
 def _properties(report: Mapping[str, Any], name: str) -> ET.Element:
     versions: dict[str, Any] = {"rnnzoo": report["rnnzoo"], "arguments": " ".join(report["arguments"])}
     for backend in report["backends"]:
-        versions |= backend["versions"] if backend["name"] == name else {}
+        if backend["name"] == name:
+            versions |= backend["versions"]
+            untested = backend.get("declared_not_tested")
+            versions |= {"declared, not tested": ", ".join(untested)} if untested else {}
     properties = ET.Element("properties")
     for key, value in {**report["machine"], **versions}.items():
         properties.append(_element("property", name=key, value=value))
@@ -69,7 +72,9 @@ def _case(outcome: Mapping[str, Any]) -> ET.Element:
         case "passed":
             pass
         case "failed":
-            case.append(_element("failure", _detail(outcome), type=outcome["check"], message=message))
+            case.append(
+                _element("failure", _detail(outcome), type=outcome["check"], message=message.partition("\n")[0])
+            )
         case "skipped":
             case.append(_element("skipped", message=message))
         case verdict:
