@@ -141,9 +141,9 @@ def convert_all(
     for one in found.layers:
         if one.refusal:
             yield Refused(source, one, UnsupportedError(one.refusal))
-    suffix = suffix_of(target)
+    stem = target.name[: -len(suffix_of(target))]
+    suffix = target.name[len(stem) :]
     for layer in layers:
-        stem = target.name.removesuffix(suffix)
         path = target.with_name(f"{stem}.{layer.path.replace('/', '.')}{suffix}" if layer.path else target.name)
         try:
             yield _converted(Source(source, form, found, layer), path, hints, plain, prefix, inputs, force)
@@ -212,6 +212,8 @@ def _check_target(target: Path, plain: bool) -> Format:
     if suffix in form.read_only:
         others = ", ".join(one for one in form.suffixes if one not in form.read_only)
         raise UnsupportedError(f"{target}: {suffix} files are only read; write one of {others}")
+    if len(target.name) == len(suffix):
+        raise InputError(f"{target}: expected a name before the suffix, such as model{suffix}")
     if plain and not form.plain:
         raise InputError(f"{target}: --plain: no framework has layers for a {form.name} file; leave it out")
     return form

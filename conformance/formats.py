@@ -73,9 +73,9 @@ def format_of(path: Path) -> Format:
 
 
 def suffix_of(path: Path) -> str:
-    """The longest known suffix that fits the name. Raises FileError."""
+    """The longest known suffix that fits the name, in whatever case that has it. Raises FileError."""
     known = [suffix for row in FORMATS for suffix in row.suffixes]
-    fitting = [suffix for suffix in known if path.name.endswith(suffix)]
+    fitting = [suffix for suffix in known if path.name.lower().endswith(suffix)]
     if not fitting:
         raise FileError(f"{path}: the suffix is of no known format; expected one of {', '.join(sorted(known))}")
     return max(fitting, key=len)

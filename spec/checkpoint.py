@@ -27,6 +27,7 @@ from .temporary import temporary_folder
 KEY = "rnnzoo"
 SUFFIX = ".safetensors"
 NO_HINTS = Hints()
+SHOWN = 5  # names of files
 
 
 def envelope(spec: AnySpec, provenance: Mapping[str, Any] | None = None) -> str:
@@ -109,7 +110,7 @@ class CanonicalFiles:
     def find(self, path: Path, hints: Hints = NO_HINTS) -> FoundFile:
         """The models in the file. Raises FileError or WeightError."""
         check_readable(path)
-        tensors, metadata = (read_shards if path.suffix == ".json" else read_header)(path)
+        tensors, metadata = (read_shards if path.suffix.lower() == ".json" else read_header)(path)
         own, _ = _split(path, tensors, metadata)
         return found_by_names("safetensors file", path, own, metadata.get(KEY), hints)
 
@@ -196,11 +197,16 @@ def check_readable(path: Path) -> None:
         if not path.exists():
             raise FileError(f"{path}: no such file")
         if not path.is_file():
-            raise FileError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'a device or a pipe'}")
+            raise FileError(f"{path}: expected a file, got {_folder(path) if path.is_dir() else 'a device or a pipe'}")
         with path.open("rb"):
             pass
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _folder(path: Path) -> str:
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+    return f"a folder; name a file in it, such as {', '.join(names[:SHOWN])}" if names else "a folder without files"
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -216,8 +222,8 @@ def check_writable(path: Path, *, force: bool) -> None:
 def write_atomically(path: Path, write: Callable[[Path], None], *, replace: bool = True) -> None:
     """Let `write` fill a temporary file in the same folder, then give it its name: whole or not at all.
 
-    The temporary name keeps the suffixes of the path, since writers choose their format by them. Where the path
-    is a symbolic link, the file that it points to is written.
+    The temporary name keeps the suffixes of the path, in lower case, since writers choose their format by them. Where
+    the path is a symbolic link, the file that it points to is written.
 
     Raises:
         FileError: the disk is full, the folder is missing, there is no permission; or `replace` is False and
@@ -226,7 +232,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, replace: bool
     target = Path(os.path.realpath(path))
     try:
         with temporary_folder(target.parent) as folder:
-            temporary = folder / path.name
+            temporary = folder / path.name.lower()
             write(temporary)
             _sync(temporary)
             _rename(temporary, target, replace)

@@ -95,7 +95,11 @@ def start_of(path: Path) -> Start:
             return _start(checkpoint)
         except RnnZooError as error:
             print(f"rnnzoo: {error}; looking for an older one", file=sys.stderr)
-    words = "none of its checkpoints is whole" if found else "expected the folder of a run, got one without checkpoints"
+    words = (
+        "none of its checkpoints is whole"
+        if found
+        else (f"expected the folder of a run, with {CHECKPOINTS} in it, got one without; name that folder, or a file")
+    )
     raise FileError(f"{path}: {words}")
 
 

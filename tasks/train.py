@@ -11,7 +11,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -159,6 +159,9 @@ def _text(error: BaseException) -> str:
     for extra, options in EXTRAS.items():
         if any(f"'{option}" in str(error) for option in options):
             return f"{error}\nit comes with an extra: pip install 'rnnzoo[{extra}]'"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: expected one of {', '.join(error.options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: expected a value, got none; give {error.full_key}=VALUE"
     if isinstance(error, MemoryError):

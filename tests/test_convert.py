@@ -311,6 +311,23 @@ def test_what_the_user_says_against_the_file_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a.npz").exists()
 
 
+def test_suffixes_are_known_in_any_case(tmp_path: Path) -> None:
+    spec = ModelSpec("stacked_rnn", 3, 4, 2)
+    path = saved(tmp_path / "a.safetensors", spec)
+    expected = read(path).weights
+    for name in ("B.NPZ", "C.Pt", "D.Torch.SafeTensors", "E.KERAS", "F.Weights.H5", "G.ONNX", "H.SAFETENSORS"):
+        convert(path, path := tmp_path / name)
+    assert all(read(path).weights[name].tobytes() == array.tobytes() for name, array in expected.items())
+
+
+def test_a_target_that_is_a_suffix_alone_is_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "a.safetensors", ModelSpec("simple_rnn", 3, 4))
+    for name in (".npz", ".WEIGHTS.h5"):
+        with pytest.raises(InputError, match="expected a name before the suffix, such as model"):
+            convert(source, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_a_report_never_takes_the_place_of_another_file(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -331,7 +331,7 @@ def done(trained: Path) -> str:
 REFUSALS = [
     (["resume=nowhere"], "nowhere: no such file"),
     (["resume=tiny.npz"], "tiny.npz: not a whole safetensors file"),
-    (["resume=."], "expected the folder of a run, got one without checkpoints"),
+    (["resume=."], "expected the folder of a run, with checkpoints in it, got one without; name that folder"),
     (["resume=done/model.safetensors"], "expected a checkpoint, got a model without the state of its training"),
     (["resume=done,done", "-m"], "resume: expected one run or checkpoint, got several"),
     (["resume=done"], "done has 4 updates, and the run is to have 4; give more with trainer.steps"),
@@ -472,7 +472,7 @@ def test_evaluate_and_sample_take_a_folder_or_a_checkpoint(capsys: pytest.Captur
     Path("here/model.safetensors").unlink()
     assert rnnzoo(["evaluate", "here"]) == 0
     assert rnnzoo(["evaluate", "."]) == 2
-    assert "got one without checkpoints" in capsys.readouterr().err
+    assert "with checkpoints in it, got one without" in capsys.readouterr().err
 
 
 def test_a_run_that_diverges_names_the_update_the_norms_and_the_last_good_checkpoint(

@@ -254,6 +254,14 @@ def test_what_is_no_file_is_refused_by_name(tmp_path: Path) -> None:
             load(path)
 
 
+def test_a_folder_is_refused_with_the_files_in_it(tmp_path: Path) -> None:
+    for words in ("a folder without files$", "a folder; name a file in it, such as 0, 1, 2, 3, 4$"):
+        with pytest.raises(FileError, match=f"expected a file, got {words}"):
+            load(tmp_path)
+        for number in range(6):
+            (tmp_path / str(number)).touch()
+
+
 def test_a_file_that_exists_is_replaced_only_by_force(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     checkpoint.check_writable(path, force=False)

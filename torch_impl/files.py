@@ -46,7 +46,8 @@ class TorchFiles:
             UnsupportedError: a spec was given, and the tensors are of an LSTM or a GRU.
         """
         check_readable(path)
-        found = _header(path) if path.suffix == ".safetensors" else examined(f"{__package__}.checkpoint:contents", path)
+        is_pickle = path.suffix.lower() != ".safetensors"
+        found = examined(f"{__package__}.checkpoint:contents", path) if is_pickle else _header(path)
         tensors = {name: StoredTensor.from_data(data) for name, data in found["tensors"].items()}
         spec, record = (None, None) if found["text"] is None else read_envelope(found["text"], str(path))
         known = hints.spec or spec
