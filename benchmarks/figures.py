@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..spec.backend import Contents
 from ..spec.checkpoint import save
 from ..spec.parameters import initial_weights
-from .engines import MEMORY, load_memory
+from .engines import load_memory
 from .measuring import OURS, SWEEPS, Measured
 from .problem import SHAPES, Problem
 from .step import update
@@ -25,8 +25,9 @@ FLOORS = {"rnnzoo torch": "floor, torch", "rnnzoo tf": "floor, TensorFlow"}
 LINEAR = 1.25  # the cost of a step at the largest size by that at the second largest
 KEEPING = (SHAPES[3], SHAPES[3].changed(short=True), SHAPES[3].changed(D=2), SHAPES[3].changed(T=100, L=3))
 LONG = Problem(4, 2000, 16, 32)
-RECOMPUTING = {  # a module of torch returns its outputs, which a single layer cannot have for less
-    "rnnzoo numpy": (LONG, LONG.changed(L=4)), "rnnzoo torch": (LONG.changed(L=2), LONG.changed(L=4)),
+RECOMPUTING = {  # a module of torch returns its outputs, which a single layer cannot have for less; a trainer has none
+    "rnnzoo numpy fb": (LONG, LONG.changed(L=4)), "rnnzoo torch fb": (LONG.changed(L=2), LONG.changed(L=4)),
+    "rnnzoo torch update": (LONG, LONG.changed(D=2), LONG.changed(L=2, D=2)),
 }  # fmt: skip
 
 
@@ -118,14 +119,14 @@ def eager(measured: list[Measured]) -> Iterator[Figure]:
 
 def memory() -> Iterator[Figure]:
     """The peak of fb beyond inputs, weights and gradients, by the size of all outputs; and what recomputing leaves."""
-    for own in MEMORY:
+    for own, problems in RECOMPUTING.items():
         peak = load_memory(own)
-        for problem in KEEPING:
+        for problem in KEEPING if own.endswith("fb") else ():
             share = peak(problem) / problem.outputs_nbytes
-            yield Figure(f"{own} fb, memory by the outputs of all layers, {problem.text}", 2.0, share, False)
-        for problem in RECOMPUTING[own]:
+            yield Figure(f"{own}, memory by the outputs of all layers, {problem.text}", 2.0, share, False)
+        for problem in problems:
             share = peak(problem, recompute=True) / peak(problem)
-            yield Figure(f"{own} fb, memory with recompute by without, {problem.text}", 0.5, share, False)
+            yield Figure(f"{own}, memory with recompute by without, {problem.text}", 0.5, share, False)
 
 
 def around() -> Iterator[Figure]:

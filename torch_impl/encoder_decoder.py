@@ -73,11 +73,28 @@ class EncoderDecoder(nn.Module):
         Raises:
             InputError, UnsupportedError: as for `SequenceModel`.
         """
-        masks = masks_of_call(self, dropout)
-        read = None if context is None else self._read(context, masks)
-        above = masks.above(self.spec.encoder.num_layers) if masks else False
+        read, above = self._context(context, dropout)
         output: SequenceOutput = self.decoder(inputs, lengths, mask, initial_state, read, above)
         return output
+
+    def scored(
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        initial_state: Tensor | Mapping[str, Tensor] | None = None,
+        context: Source | Tensor | None = None,
+        dropout: Masks | bool | None = None,
+    ) -> tuple[Tensor | States, Tensor | None]:
+        """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
+        read, above = self._context(context, dropout)
+        return self.decoder.scored(inputs, lengths, mask, initial_state, read, above)
+
+    def _context(self, given: Source | Tensor | None, dropout: Any) -> tuple[Tensor | None, Masks | bool]:
+        """The encoder's final state as vectors, and what the decoder drops."""
+        masks = masks_of_call(self, dropout)
+        read = None if given is None else self._read(given, masks)
+        return read, masks.above(self.spec.encoder.num_layers) if masks else False
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
         """One time step of the decoder, for streaming from `initial_state(source)`; as for a `SequenceModel`."""
@@ -90,7 +107,7 @@ class EncoderDecoder(nn.Module):
     def _read(self, given: Source | Tensor, masks: Masks | None) -> Tensor:
         """The encoder's final state as vectors (B, L*D*H)."""
         source = given if isinstance(given, Source) else Source(given)
-        final = self.encoder(source.inputs, source.lengths, source.mask, dropout=masks or False).final_state
+        final, _ = self.encoder.scored(source.inputs, source.lengths, source.mask, dropout=masks or False)
         state: Tensor = final if isinstance(final, Tensor) else final[self._first]
         return state.transpose(0, 1).flatten(1)
 
@@ -127,5 +144,9 @@ def arguments(model: Model, given: Inputs) -> dict[str, Any]:
 def named_result(model: Model, result: Any) -> tuple[Tensor, States, Tensor | None]:
     """Outputs, final states by name, and scores, from what either model's `forward` gave."""
     outputs, final, scores = result if len(result) == 3 else (*result, None)
-    names = model.spec.cell_definition.states
-    return outputs, dict(final) if isinstance(final, Mapping) else {names[0]: final}, scores
+    return outputs, named_states(model, final), scores
+
+
+def named_states(model: Model, final: Tensor | States) -> States:
+    """States by name, also of a cell with one of them."""
+    return dict(final) if isinstance(final, Mapping) else {model.spec.cell_definition.states[0]: final}

@@ -12,7 +12,8 @@ from ..spec.dropout import Masks
 from ..spec.errors import InputError
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights
-from .arguments import check_tensor, one_step, valid_steps
+from .arguments import check_inputs, check_tensor, one_step, valid_steps
+from .dropout import masks_of_call
 from .merging import merge
 from .recurrence import without_autocast
 from .recurrent import Recurrent, States
@@ -102,12 +103,31 @@ class SequenceModel(nn.Module):
             InputError: a shape, dtype or type does not fit, or arguments that exclude each other.
             UnsupportedError: as for `Recurrent`.
         """
+        return SequenceOutput(*self._whole(inputs, lengths, mask, initial_state, context, dropout, outputs=True))
+
+    def scored(
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        initial_state: Tensor | Mapping[str, Tensor] | None = None,
+        context: Tensor | None = None,
+        dropout: Masks | bool | None = None,
+    ) -> tuple[Tensor | States, Tensor | None]:
+        """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
+        return self._whole(inputs, lengths, mask, initial_state, context, dropout, outputs=False)[1:]
+
+    def _whole(
+        self, inputs: Tensor, lengths: Any, mask: Any, initial_state: Any, context: Any, dropout: Any, *, outputs: bool
+    ) -> tuple[Any, Tensor | States, Tensor | None]:
         check_tensor("inputs", inputs)
         self._check_start(initial_state, context)
         with without_autocast(inputs.device):
             valid = valid_steps(inputs, lengths, mask)
             if context is not None:
                 initial_state = self._start(context)
+            if self.core.recompute and torch.is_grad_enabled():
+                return self._in_parts(inputs, valid, initial_state, dropout, outputs=outputs)
             return self._run(inputs, valid, initial_state, dropout)
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
@@ -153,10 +173,34 @@ class SequenceModel(nn.Module):
         first, *others = self.spec.cell_definition.states
         return {first: start, **{name: torch.zeros_like(start) for name in others}}
 
-    def _run(self, inputs: Tensor, valid: Tensor | None, initial_state: Any, dropout: Any) -> SequenceOutput:
-        x = inputs if self.embedding is None else self._embedded(inputs, valid)
-        outputs, final = self.core(x, mask=valid, initial_state=initial_state, dropout=dropout)
-        return SequenceOutput(outputs, final, self._scores(outputs, final, valid))
+    def _run(
+        self, inputs: Tensor, valid: Tensor | None, initial_state: Any, dropout: Any
+    ) -> tuple[Tensor, Tensor | States, Tensor | None]:
+        outputs, final = self.core(self._read(inputs, valid), None, valid, initial_state, dropout)
+        return outputs, final, self._scores(outputs, final, valid)
+
+    def _in_parts(
+        self, inputs: Tensor, valid: Tensor | None, initial_state: Any, dropout: Any, *, outputs: bool
+    ) -> tuple[Tensor | None, Tensor | States, Tensor | None]:
+        """The same with recomputing, embedding and head included: outputs are None unless they are wanted."""
+        core, spec = self.core, self.spec
+        if spec.embedding is None:
+            check_inputs(inputs, spec.input_size)
+        states, masks = core.checked_states(initial_state, inputs.shape[0]), masks_of_call(core, dropout)
+        scored = spec.head is not None and spec.head.reads == "steps"
+
+        def leave(y: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+            scores: Any = self._scores(y, y, mask) if scored else None
+            return (*[y] * outputs, *[scores] * scored)
+
+        found, named = core.in_parts(inputs, valid, states, masks, self._read, leave)
+        final = named if len(named) > 1 else named[spec.cell_definition.output]
+        scores = found[-1] if scored else self._scores(inputs, final, valid)
+        return found[0] if outputs else None, final, scores
+
+    def _read(self, inputs: Tensor, valid: Tensor | None) -> Tensor:
+        """What the core reads, (B, T, I)."""
+        return inputs if self.embedding is None else self._embedded(inputs, valid)
 
     def _embedded(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         assert self.embedding is not None

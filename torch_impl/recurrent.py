@@ -1,7 +1,6 @@
 """`Recurrent`, the core: layers, directions and merging (SPEC.md, 4 and 5)."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +78,7 @@ class Recurrent(nn.Module):
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
         if recompute:
-            check_recomputes(spec)
+            check_recomputes(spec, both_directions=True)
         self.spec = spec
         self.recompute = recompute
         self._in_place, self._native = load_cell(spec.cell).IN_PLACE, cudnn.has(spec)
@@ -124,13 +123,34 @@ class Recurrent(nn.Module):
         check_inputs(inputs, self.spec.input_size)
         with without_autocast(inputs.device):
             valid = valid_steps(inputs, lengths, mask)
-            states = self._checked_states(initial_state, inputs.shape[0])
-            layers = partial(self._layers, masks=masks_of_call(self, dropout))
+            states = self.checked_states(initial_state, inputs.shape[0])
+            masks = masks_of_call(self, dropout)
             if self.recompute and torch.is_grad_enabled():
-                outputs, final = recomputed(layers, inputs, valid, states)
+                (outputs,), final = self.in_parts(inputs, valid, states, masks, lambda x, _: x, lambda y, _: (y,))
             else:
-                outputs, final = layers(inputs, valid, states)
+                outputs, final = self._layers(inputs, valid, states, masks)
         return outputs, final if len(final) > 1 else final[self._output]
+
+    def in_parts(
+        self,
+        inputs: Tensor,
+        valid: Tensor | None,
+        states: States,
+        masks: Masks | None,
+        enter: Callable[[Tensor, Tensor | None], Tensor],
+        leave: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+    ) -> tuple[list[Tensor], States]:
+        """What `leave` gives of the outputs for what `enter` gives of the inputs, and final states, with recomputing.
+
+        Both take (B, t, ...) of a part of the steps, and its mask (B, t) or None.
+        """
+
+        def run(x: Tensor, mask: Tensor | None, starts: States) -> tuple[tuple[Tensor, ...], States]:
+            y, final = self._layers(enter(x, mask), mask, starts, masks)
+            whole = len(starts[self._output]) == len(states[self._output])
+            return leave(y, mask) if whole else (), final
+
+        return recomputed(run, inputs, valid, states, len(self._directions))
 
     def step(self, x: Tensor, state: Tensor | Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | States]:
         """One time step, for streaming: x (B, I), state as from the step before, None for zeros. Drops nothing.
@@ -170,9 +190,9 @@ class Recurrent(nn.Module):
         self, inputs: Tensor, rows: Rows | None, initial: Tensor, masks: Masks | None
     ) -> tuple[Tensor, Tensor]:
         states = initial if rows is None else rows.states_taken(initial)
-        x, finals, last = inputs, [], self.spec.num_layers - 1
-        whole = len(self._directions) == 1 or self.spec.merge == "concat"
-        for layer, start in enumerate(states.split(len(self._directions))):
+        x, finals, D = inputs, [], len(self._directions)
+        whole, last = D == 1 or self.spec.merge == "concat", len(states) // D - 1
+        for layer, start in enumerate(states.split(D)):
             series, final = fast.layer(
                 x,
                 self._joined(layer, "input_weight", self._directions),
@@ -193,7 +213,7 @@ class Recurrent(nn.Module):
     def _cudnn_layers(
         self, inputs: Tensor, rows: Rows | None, initial: Tensor, masks: Masks | None
     ) -> tuple[Tensor, Tensor]:
-        D, L = len(self._directions), self.spec.num_layers
+        D, L = len(self._directions), len(initial) // len(self._directions)
         x, states = (inputs, initial) if rows is None else (rows.taken(inputs), rows.states_taken(initial))
         weights = [self._all_weights(layer, direction) for layer in range(L) for direction in self._directions]
         together, finals = D if masks else L * D, []  # what is dropped between layers is dropped between calls
@@ -235,7 +255,7 @@ class Recurrent(nn.Module):
         if mask is not None:
             x = torch.where(mask[:, :, None], x, 0.0)
         final: dict[str, list[Tensor]] = {name: [] for name in self._state_names}
-        for layer in range(self.spec.num_layers):
+        for layer in range(len(initial[self._output]) // len(self._directions)):
             outputs = []
             for series, end in self._layer(layer, x, mask, initial, masks):
                 y = series[self._output]  # (T, B, H)
@@ -289,7 +309,7 @@ class Recurrent(nn.Module):
         weight: Tensor = getattr(self, self._names[f"layers.{layer}.{direction}.{name}"])
         return weight
 
-    def _checked_states(self, given: Tensor | Mapping[str, Tensor] | None, B: int) -> States:
+    def checked_states(self, given: Tensor | Mapping[str, Tensor] | None, B: int) -> States:
         """The initial states by name, (L*D, B, H) each, in the dtype of the weights. Raises InputError."""
         weight = self._weight(0, "forward", "recurrent_weight")
         shape = (self.spec.num_layers * len(self._directions), B, self.spec.hidden_size)

@@ -19,8 +19,9 @@ from ..spec.training import (
     checked_state,
     checked_update,
 )
-from .encoder_decoder import Model, arguments, named_result
+from .encoder_decoder import Model, arguments, named_states
 from .optimizers import SLOTS, torch_optimizer
+from .recurrent import Recurrent
 from .weights import model_dtype, named_parameters, to_array, to_tensor
 
 
@@ -86,12 +87,13 @@ class Trainer:
         model = self.model
         with torch.enable_grad():
             masks = self.training.masks(self._step + 1, batch)
-            _, final, scores = named_result(model, model(**arguments(model, batch.arguments), dropout=masks))
+            assert not isinstance(model, Recurrent)  # which has no scores
+            final, scores = model.scored(**arguments(model, batch.arguments), dropout=masks)
             assert scores is not None
             targets, entries = (to_tensor(array, scores.device) for array in (batch.targets, batch.entries))
             loss = loss_value(self.training.loss, scores, targets, entries, batch.divisor)
             gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
-        self._carried = {name: state.detach() for name, state in final.items()}
+        self._carried = {name: state.detach() for name, state in named_states(model, final).items()}
         return loss.detach(), gradients
 
     def _update(self, weights: list[nn.Parameter], gradients: list[Tensor]) -> None:

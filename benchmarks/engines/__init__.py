@@ -27,7 +27,11 @@ ENGINES: Mapping[str, tuple[str, str]] = {
     "rnnzoo tf": ("tf_engines", "ours_graph"),
     "rnnzoo tf eager": ("tf_engines", "ours_eager"),
 }  # the module here, and the function in it
-MEMORY: Mapping[str, str] = {"rnnzoo numpy": "numpy_engines", "rnnzoo torch": "torch_engines"}
+MEMORY: Mapping[str, tuple[str, str]] = {
+    "rnnzoo numpy fb": ("numpy_engines", "memory"),
+    "rnnzoo torch fb": ("torch_engines", "memory"),
+    "rnnzoo torch update": ("torch_engines", "memory_of_update"),
+}  # the module here, and the function in it
 
 
 def load_engine(name: str) -> Callable[[Problem], Timed]:
@@ -38,6 +42,7 @@ def load_engine(name: str) -> Callable[[Problem], Timed]:
 
 
 def load_memory(name: str) -> Callable[..., int]:
-    """`memory(problem, recompute=False)` of an engine of `MEMORY`."""
-    found: Callable[..., int] = importlib.import_module(f".{MEMORY[name]}", __package__).memory
+    """The peak in bytes of what stands in `MEMORY`, a function of a problem and `recompute`."""
+    module, function = MEMORY[name]
+    found: Callable[..., int] = getattr(importlib.import_module(f".{module}", __package__), function)
     return found

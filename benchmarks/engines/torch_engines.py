@@ -1,12 +1,18 @@
 """torch: the products alone, `torch.nn.RNN`, and the module of this package."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ...spec.backend import load_backend
+from ...spec.model import Head
+from ...spec.optimizers import SGD
+from ...spec.training import Batch, CrossEntropy, TrainingSpec
 from ..problem import Problem
 from . import Timed
 
@@ -79,8 +85,22 @@ def memory(problem: Problem, *, recompute: bool = False) -> int:
     layers = load_backend("torch").build(problem.spec, recompute=recompute)
     x, d_y, lengths = torch.from_numpy(problem.inputs()).requires_grad_(), problem.d_outputs(), problem.lengths()
     given = None if lengths is None else torch.from_numpy(lengths)
+    leaves, d_outputs = [x, *layers.parameters()], torch.from_numpy(d_y)
+    peak, found = _peak(lambda: torch.autograd.grad(layers(x, lengths=given)[0], leaves, d_outputs))
+    return peak - sum(gradient.nbytes for gradient in found)
+
+
+def memory_of_update(problem: Problem, *, recompute: bool = False) -> int:
+    """The peak in bytes of an update of the layers below a head of four scores, gradients and the batch included."""
+    backend, spec = load_backend("torch"), replace(problem.spec, head=Head(4))
+    trainer = backend.trainer(backend.build(spec, recompute=recompute), TrainingSpec(CrossEntropy(), SGD(0.1)))
+    batch = Batch(problem.inputs(), np.zeros((problem.B, problem.T), np.int64))
+    return _peak(lambda: trainer.step(batch))[0]
+
+
+def _peak(call: Callable[[], Any]) -> tuple[int, Any]:
+    """The most bytes that a call has allocated and not freed, and what it gives."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        found = torch.autograd.grad(layers(x, lengths=given)[0], [x, *layers.parameters()], torch.from_numpy(d_y))
+        found = call()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(accumulate(changes)) - sum(gradient.nbytes for gradient in found)
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))), found
