@@ -53,8 +53,9 @@ def test_a_figure_knows_whether_it_is_met() -> None:
     assert "MISSED" in Figure("slower", 2.0, 2.1, False).row()
 
 
-def test_figures_are_told_from_the_best_mode_of_a_rival() -> None:
-    times = {"rnnzoo tf": 1.0, "rnnzoo torch": 2.0, "keras graph": 3.0, "keras XLA": 5.0, "torch.nn.RNN": 4.0}
+@pytest.mark.parametrize("own", [{"rnnzoo tf": 1.0}, {"rnnzoo tf": 1.5, "rnnzoo tf XLA": 1.0}])
+def test_figures_are_told_from_the_best_mode_of_both(own: dict[str, float]) -> None:
+    times = {**own, "rnnzoo torch": 2.0, "keras graph": 3.0, "keras XLA": 5.0, "torch.nn.RNN": 4.0}
     measured = Measured(SHAPES[1], "fb", {name: Times(0.0, [seconds]) for name, seconds in times.items()})
     assert [(f.measured, f.asked) for f in figures.gains([measured])] == [(2.0, 1.5), (3.0, 1.8)]
     assert "rnnzoo torch" in table([measured, measured], Settings(1, "cpu", 1, print))

@@ -25,6 +25,7 @@ ENGINES: Mapping[str, tuple[str, str]] = {
     "rnnzoo numpy": ("numpy_engines", "ours"),
     "rnnzoo torch": ("torch_engines", "ours"),
     "rnnzoo tf": ("tf_engines", "ours_graph"),
+    "rnnzoo tf XLA": ("tf_engines", "ours_xla"),
     "rnnzoo tf eager": ("tf_engines", "ours_eager"),
 }  # the module here, and the function in it
 MEMORY: Mapping[str, tuple[str, str]] = {

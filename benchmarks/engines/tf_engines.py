@@ -59,6 +59,11 @@ def ours_graph(problem: Problem) -> Timed:
     return _timed(problem, load_backend("tf").build(problem.spec), autograph=False)
 
 
+def ours_xla(problem: Problem) -> Timed:
+    """`Recurrent` in a `tf.function` that XLA compiles, as a whole and for its length alone."""
+    return _timed(problem, load_backend("tf").build(problem.spec), autograph=False, jit_compile=True)
+
+
 def ours_eager(problem: Problem) -> Timed:
     """`Recurrent` called eagerly."""
     return _eager(problem, load_backend("tf").build(problem.spec))
