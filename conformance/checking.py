@@ -64,7 +64,11 @@ def check(options: argparse.Namespace) -> int:
     untested = {name: declared_but(each.values, outcomes, name) for name, each in declared.items()}
     print(by_check(outcomes))
     lines = [*_problems(outcomes), *mistakes, *(f"not checked: {reason}" for reason in missing)]
-    lines += [f"declared, not tested by an item that passed: {name}: {', '.join(found)}" for name, found in untested.items() if found]
+    lines += [
+        f"declared, not tested by an item that passed: {name}: {', '.join(found)}"
+        for name, found in untested.items()
+        if found
+    ]
     print("\n".join(["", *lines]).rstrip())
     print(f"\n{totals(outcomes)}, in {facts['seconds']:.0f} s")
     if options.table:
