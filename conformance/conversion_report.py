@@ -72,7 +72,7 @@ def data(done: Conversion) -> dict[str, Any]:
         "changes": list(done.changes),
         "left_behind": list(done.rest),
         "refused": [{"layer": one.path, "kind": one.kind, "reason": one.refusal} for one in done.refused],
-        "proof": {"ran": list(done.proof.ran), "notes": list(done.proof.notes),
+        "proof": {"ran": list(done.proof.ran), "notes": list(done.proof.notes), "empty": done.proof.empty,
                   "compared": [_compared(c) for c in done.proof.comparisons]},
         "seconds": {"writing": done.seconds[0], "proving": done.seconds[1]},
     }  # fmt: skip
@@ -101,7 +101,12 @@ def write(path: Path, results: list[Conversion | Refused], *, many: bool = False
 def _proof(done: Conversion) -> list[str]:
     notes = [f"proof: {note}" for note in done.proof.notes]
     worst, count = done.proof.worst, len(done.proof.comparisons)
-    if worst is not None:
+    if done.proof.empty:
+        notes.append(
+            f"proof: every bit as in {done.source}; that {' and '.join(done.proof.ran)} give the same proves nothing: "
+            "all weights of the layers are 0"
+        )
+    elif worst is not None:
         unclear = sum(not comparison.decidable for comparison in done.proof.comparisons)
         vague = f", {unclear} of them without a verdict as rounding alone is as large" if unclear else ""
         notes.append(

@@ -7,7 +7,7 @@ from ..spec.backend import BUILT_IN, Contents, load_backend, load_files, load_pl
 from ..spec.definitions import BIASES
 from ..spec.errors import InputError, UnsupportedError, listed
 from .adapting import adapted
-from .equivalence import checked, side
+from .equivalence import checked, side, warn_of_zeros
 
 
 def converted(layer: Any, backend: str, *, plain: bool = True) -> Any:
@@ -35,7 +35,9 @@ def converted(layer: Any, backend: str, *, plain: bool = True) -> Any:
         raise UnsupportedError(reason)
     found = target.build(kept.spec, dtype=given.dtype)
     target.from_spec(found, dict(kept.weights))
-    checked(given, side(found))
+    both = given, side(found)
+    warn_of_zeros(*both)
+    checked(*both)
     for change in changes:
         warnings.warn(change, stacklevel=2)
     return found

@@ -16,7 +16,7 @@ from ..spec.parameters import Weights, weights_dtype
 from ..spec.stored import Array
 from .comparison import Comparison
 from .cutting import UNITS, cut, is_large
-from .equivalence import Side, checked
+from .equivalence import Side, are_zero, checked
 from .formats import Format
 from .reference import BACKEND as ORACLE
 
@@ -32,11 +32,13 @@ class Proof:
         ran: on both sides, with versions, and the reason where it is not the framework itself.
         comparisons: of all that both sides gave; none where weights are not finite.
         notes: what limits the proof.
+        empty: whether running both says nothing, as all weights of the layers are 0.
     """
 
     ran: tuple[str, str]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    empty: bool = False
 
     @property
     def worst(self) -> Comparison | None:
@@ -93,12 +95,16 @@ def proven(first: Half, second: Half, inputs: Mapping[str, Any] | None = None) -
     """
     halves, notes = [first, second], []
     if is_large(first.spec) and inputs is None:
-        notes.append(f"a large model: every bit was compared, and the first {UNITS} units of each layer were run")
+        notes.append(
+            f"a large model: every bit was compared, and the first {UNITS} units of each layer were run, as they were "
+            "read, so that a misreading would not show (--inputs runs all of it, which takes 64 times its memory)"
+        )
         halves = [_cut(one) for one in halves]
     if not first.spec.is_core and any(one.plain and _runs_core_alone(one) for one in halves):
         notes.append("embedding, context and head keep every bit; the recurrent layers alone were run")
         halves = [_core(one) for one in halves]
     halves = [one._replace(weights=dict(one.weights)) for one in halves]
+    notes += _one_number(halves[0].weights)
     runners = [_runner(one) for one in halves]
     dtype = weights_dtype(halves[0].weights)
     if any(dtype not in getattr(runner.backend, "dtypes", (dtype,)) for runner in runners):
@@ -109,7 +115,16 @@ def proven(first: Half, second: Half, inputs: Mapping[str, Any] | None = None) -
     sides = [_side(one, runner, dtype) for one, runner in zip(halves, runners, strict=True)]
     notes += [f"{one.name}: {one.precision} were allowed for" for one in sides if one.precision != one.dtype]
     compared = checked(sides[0], sides[1], inputs)
-    return Proof((sides[0].name, sides[1].name), tuple(compared), tuple(notes))
+    return Proof((sides[0].name, sides[1].name), tuple(compared), tuple(notes), are_zero(sides[0].weights))
+
+
+def _one_number(weights: Mapping[str, Array]) -> list[str]:
+    """What a run cannot show of matrices that hold one number throughout."""
+    same = [
+        name for name, array in weights.items() if array.ndim == 2 and array.size > 1 and (array == array.flat[0]).all()
+    ]
+    words = "hold one number throughout: whether their rows and columns changed places does not show in a run"
+    return [f"{', '.join(same)} {words}"] if same else []
 
 
 def _runner(one: Half) -> Runner:

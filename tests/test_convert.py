@@ -385,6 +385,21 @@ def test_the_report_tells_what_the_file_held_and_who_said_the_rest(
     assert read(tmp_path / "a.npz").provenance["given"] == ["nonlinearity"]
 
 
+def test_a_run_that_proves_nothing_is_told_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = torch.nn.RNN(3, 4)
+    for number, (name, parameter) in enumerate(module.named_parameters()):
+        torch.nn.init.zeros_(parameter)
+        torch.save(module.state_dict(), tmp_path / "a.pt")
+        assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / f"{number}.npz")]) == 0
+        assert ("proves nothing: all weights" in capsys.readouterr().out) == (name == "bias_hh_l0")
+    with pytest.warns(UserWarning, match="all weights of the layers are 0, so that running both proves nothing"):
+        assert_equivalent(module, module)
+    torch.nn.init.ones_(module.weight_hh_l0)
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    done = convert(tmp_path / "a.pt", tmp_path / "a.npz")
+    assert not done.proof.empty and any("hold one number throughout" in note for note in done.proof.notes)
+
+
 def test_inspect_tells_of_nan_and_infinity(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
