@@ -85,7 +85,7 @@ def backward(
             rows, spec.nonlinearity,
         )  # fmt: skip
         gradients |= found
-    return gradients, d_y, rows.states_put_back(d_states)
+    return gradients, rows.put_back(d_y), rows.states_put_back(d_states)
 
 
 class Parts(NamedTuple):
@@ -155,14 +155,14 @@ def _run(steps: list[Array], weight: Array, states: Array, f: Callable[[Array, A
 def layer_gradient(
     d_y: Array, d_states: Array, series: Array, x: Array, parts: Parts, initial: Array, rows: Rows, nonlinearity: str
 ) -> tuple[Weights, Array]:
-    """Gradients of the layer's weights by name, and of x.
+    """Gradients of the layer's weights by name, and of x, (N, I).
 
     d_y: of the merged outputs, (N, F) or (B, T, F). d_states (D, B, H): of the final states, and when done of the
     initial ones. x: (N, I) or (B, T, I). initial: (D, B, H).
     """
     gradients: Weights = {}
     H, I, derivative = initial.shape[2], x.shape[-1], IN_PLACE[nonlinearity].derivative  # noqa: E741
-    d_x = np.empty_like(x) if rows.places is None or x.ndim == 2 else np.zeros_like(x)
+    d_x = np.empty((len(series), I), x.dtype)
     kind = parts.spec.merge if len(initial) == 2 else "sum"
     for i, direction in enumerate(parts.spec.directions):
         names = ("input_weight", "recurrent_weight", *parts.biases)
@@ -176,7 +176,10 @@ def layer_gradient(
             _run_back(d, slopes, rows.sizes[piece.times], W_h, d_states[i], reverse=i == 1)
             read = rows.piece(x, piece, inputs[0])
             sums.add(d, read, steps.before(piece, initial[i]))
-            rows.put_piece(d_x, piece, np.dot(d, W_x, _like(read, inputs[1])), add=i == 1)
+            if i == 0:
+                np.dot(d, W_x, d_x[piece.places])
+            else:
+                d_x[piece.places] += np.dot(d, W_x, _like(read, inputs[1]))
         found = (sums.input_weight, sums.recurrent_weight, sums.bias, sums.bias.copy())
         gradients |= {f"layers.{parts.number}.{direction}.{name}": a for name, a in zip(names, found, strict=False)}
     return gradients, d_x

@@ -53,17 +53,6 @@ class Rows:
         np.copyto(rows.reshape(-1, len(x), x.shape[2]), x[:, piece.times].transpose(1, 0, 2))
         return rows
 
-    def put_piece(self, x: Array, piece: Piece, rows: Array, *, add: bool) -> None:
-        """Write a piece's rows (R, I) into (N, I), or into (B, T, I), or add them to what is there."""
-        own: Any = piece.places
-        target = x.reshape(-1, x.shape[-1])
-        if x.ndim == 3 and self.places is not None:
-            own = self.places[piece.places]
-        elif x.ndim == 3:
-            own, target = (slice(None), piece.times), x
-            rows = rows.reshape(-1, len(x), x.shape[2]).transpose(1, 0, 2)
-        target[own] = target[own] + rows if add else rows
-
     def put_back(self, x: Array) -> Array:
         """(B, T, F) of (N, F), 0 at steps that are not valid."""
         B, T = self.shape
