@@ -38,8 +38,8 @@ def update(backend: str) -> Update:
         run = TrainingRun(_config(backend), RunFolder(Path(folder)), None)
         bar = needed("tqdm", "tqdm").tqdm(total=UPDATES, file=nowhere)
         with Metrics(Path(folder)) as run.metrics, bar:
-            updates, trainer = run._updates(), _Timed(run._trainer)
-            run._trainer = trainer
+            updates, trainer = run.batches(), _Timed(run.trainer)
+            run.trainer = trainer
             found = [_one(run, updates, trainer, bar) for _ in range(UPDATES)]
     return Update(*(median(seconds) for seconds in zip(*found[UPDATES // 6 :], strict=True)))
 
@@ -61,7 +61,7 @@ def _one(run: TrainingRun, updates: Any, trainer: _Timed, bar: Any) -> tuple[flo
     start = time.process_time()
     batches = next(updates)
     drawn = time.process_time()
-    run._update(batches, bar)
+    run.update(batches, bar)
     end = time.process_time()
     return drawn - start, trainer.seconds, end - drawn - trainer.seconds
 

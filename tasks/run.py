@@ -72,6 +72,7 @@ class TrainingRun:
     """
 
     metrics: Metrics
+    trainer: Any  # of the backend
 
     def __init__(self, config: Mapping[str, Any], files: RunFolder, start: Start | None) -> None:
         self.config, self._settings, self._files = config, config["trainer"], files
@@ -109,14 +110,14 @@ class TrainingRun:
         model = backend.build(self.spec, seed=self._settings["seed"], dtype=dtype, **options)
         if start:
             backend.from_spec(model, start.contents.weights)
-        self._backend, self._model, self._trainer = backend, model, backend.trainer(model, self._training)
+        self._backend, self._model, self.trainer = backend, model, backend.trainer(model, self._training)
 
     def _go_on_from(self, start: Start) -> None:
         state, made = start.state, start.contents.provenance
         most = self.task.steps_per_epoch(self._settings["batch_size"])
         if state.batch > most:
             raise SpecError(f"{start.path}: expected at most the {most} batches of an epoch as used, got {state.batch}")
-        self._trainer.load_state(state.trainer)
+        self.trainer.load_state(state.trainer)
         self.steps, self._epoch, self._batch, self._seconds = state.step, state.epoch, state.batch, state.seconds
         self._before = state.before
         now = {"backend": self.config["backend"]["name"], "training": self._training.to_data()}
@@ -131,17 +132,17 @@ class TrainingRun:
 
     def updates(self) -> Evaluation:
         """All updates that are left; the evaluation after the last one. Raises DivergedError."""
-        updates, length = self._updates(), self._length
-        with self._bar() as bar, np.errstate(all="ignore"):  # `_update` looks itself
+        updates, length = self.batches(), self._length
+        with self._bar() as bar, np.errstate(all="ignore"):  # `update` looks itself
             while self.steps < length.steps:
                 if self.steps and self.steps % length.evaluate_every == 0:
                     self._evaluate()
-                self._update(next(updates), bar)
+                self.update(next(updates), bar)
                 if self.steps % length.checkpoint_every == 0 or self.steps == length.steps:
                     self._checkpoint()
         return self._evaluate()
 
-    def _updates(self) -> Iterator[list[Batch]]:
+    def batches(self) -> Iterator[list[Batch]]:
         """The batches of each update; none has some of two epochs."""
         while True:
             batches = self.task.epoch(self._epoch, self._settings["batch_size"], self._settings["seed"])
@@ -151,8 +152,9 @@ class TrainingRun:
                 yield update
             self._epoch, self._batch = self._epoch + 1, 0
 
-    def _update(self, batches: list[Batch], bar: Any) -> None:
-        result = self._trainer.step(*batches)
+    def update(self, batches: list[Batch], bar: Any) -> None:
+        """One update, a line of metrics and a step of the bar. Raises DivergedError."""
+        result = self.trainer.step(*batches)
         self.steps += 1
         self._norms.append(result.gradient_norm)
         if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
@@ -185,7 +187,7 @@ class TrainingRun:
             raise self._diverged("a weight is not finite")
         config, metrics = {**self.config, "resume": None}, self.metrics.text()
         state = RunState(
-            self._trainer.state(), self._epoch, self._batch, config, metrics, self._before, round(self.seconds, 2)
+            self.trainer.state(), self._epoch, self._batch, config, metrics, self._before, round(self.seconds, 2)
         )
         self._files.save(contents, state)
 
