@@ -4,11 +4,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from ..spec.checkpoint import write_atomically
 from ..spec.errors import InputError
 from . import figures, measuring
+from .figures import Figure
 from .measuring import Measured, Settings
 
 
@@ -20,6 +20,10 @@ def bench(options: argparse.Namespace) -> int:
     settings = Settings(
         options.threads, options.clock, options.rounds, lambda what: print(what, file=sys.stderr, flush=True)
     )
+    if options.device != "cpu":
+        _check_device(options.device)
+        measured = measuring.on_device(settings, options.device)
+        return _told(options, settings, measured, measured, list(figures.on_device(measured)))
     shapes, variants = measuring.shapes(settings), measuring.variants(settings)
     lengths, sweeps = measuring.lengths(settings), measuring.sweeps(settings)
     found = [
@@ -27,10 +31,33 @@ def bench(options: argparse.Namespace) -> int:
         *figures.linear(sweeps), *figures.eager(shapes), *figures.memory(), *figures.around(),
         *figures.start_up(),
     ]  # fmt: skip
-    print(table(shapes, settings))
+    every = [*shapes, *variants, *(each for pair in lengths for each in pair), *(m for s in sweeps.values() for m in s)]
+    status = _told(options, settings, shapes, every, found)
+    if options.out:
+        from .plots import plot
+
+        plot(options.out / "bench.png", shapes, sweeps)
+    return status
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"--device: expected cpu, or a device that torch has here, got {name!r}: {reason}") from error
+
+
+def _told(
+    options: argparse.Namespace, settings: Settings, shown: list[Measured], every: list[Measured], found: list[Figure]
+) -> int:
+    """Print the table and the figures, write what is asked for, and give the status."""
+    print(table(shown, settings))
     print(f"\n{'figure':86} asked      measured\n" + "\n".join(figure.row() for figure in found))
     if options.out:
-        _write(options.out, settings, shapes, variants, lengths, sweeps, found)
+        _write(options.out, settings, every, found)
     return 0 if all(figure.met for figure in found) else 1
 
 
@@ -45,11 +72,8 @@ def table(measured: list[Measured], settings: Settings) -> str:
     return "\n".join(rows)
 
 
-def _write(out: Path, settings: Settings, shapes: Any, variants: Any, lengths: Any, sweeps: Any, found: Any) -> None:
-    from .plots import plot
-
+def _write(out: Path, settings: Settings, every: list[Measured], found: list[Figure]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    every = [*shapes, *variants, *(each for pair in lengths for each in pair), *(m for s in sweeps.values() for m in s)]
     data = {
         "threads": settings.threads,
         "clock": settings.clock,
@@ -62,7 +86,6 @@ def _write(out: Path, settings: Settings, shapes: Any, variants: Any, lengths: A
         "figures": [figure._asdict() | {"met": figure.met} for figure in found],
     }
     write_atomically(out / "bench.json", lambda path: _write_text(path, json.dumps(data, indent=1)))
-    plot(out / "bench.png", shapes, sweeps)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -76,6 +76,13 @@ def variants(measured: list[Measured]) -> Iterator[Figure]:
             yield Figure(f"{own} fb, times faster than its rival, {each.problem.text}", 1.0, gain(own, each), True)
 
 
+def on_device(measured: list[Measured]) -> Iterator[Figure]:
+    """Against torch's own layer on a device that has a kernel for it."""
+    for each in measured:
+        text = f"rnnzoo torch {each.mode} on {each.problem.device}, times faster than its rival, {each.problem.text}"
+        yield Figure(text, 0.95, gain("rnnzoo torch", each), True)
+
+
 def floors(measured: list[Measured]) -> Iterator[Figure]:
     """Against the products alone, the plain loop of NumPy and torch's layer."""
     for each in (each for each in measured if each.mode == "fb"):

@@ -54,6 +54,13 @@ def lengths(settings: Settings) -> list[tuple[Measured, Measured]]:
     return list(zip(found[::2], found[1::2], strict=True))
 
 
+def on_device(settings: Settings, device: str) -> list[Measured]:
+    """torch's layers and ours on another device: the four shapes, all variants, and lengths."""
+    problems = (*SHAPES, *VARIANTS, *(problem.changed(short=True) for problem in SHAPES[2:]))
+    there = tuple(problem.changed(device=device) for problem in problems)
+    return list(_measured(settings, ("rnnzoo torch", "torch.nn.RNN"), there, ("f", "fb")))
+
+
 def sweeps(settings: Settings) -> dict[str, list[Measured]]:
     """The cost along T, H, B and L."""
     few = settings._replace(rounds=max(1, settings.rounds // 3))

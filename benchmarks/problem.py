@@ -18,6 +18,7 @@ class Problem:
 
     Attributes:
         short: the lengths are spread evenly from 1 to T, so that their mean is T/2; else all are T.
+        device: of torch's engines.
     """
 
     B: int
@@ -27,6 +28,7 @@ class Problem:
     L: int = 1
     D: int = 1
     short: bool = False
+    device: str = "cpu"
 
     @property
     def spec(self) -> ModelSpec:

@@ -224,6 +224,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="cpu: the process's time, for one thread on a machine that others use (default: wall)",
     )  # fmt: skip
     command.add_argument("--rounds", type=int, default=7, help="in which the engines take turns (default: 7)")
+    command.add_argument("--device", default="cpu", help="such as cuda: there, torch's engines alone (default: cpu)")
     command.add_argument("--out", type=Path, metavar="DIR", help="write bench.json and bench.png there")
     command.set_defaults(command=_bench)
 

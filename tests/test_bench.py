@@ -94,6 +94,26 @@ def test_bad_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--threads: expected at least 1, got 0" in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--device", "warp"]) == 2
+    assert "--device: expected cpu, or a device that torch has here, got 'warp'" in capsys.readouterr().err
+
+
+def test_on_another_device_torch_is_held_against_its_own_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measuring, "SHAPES", (SMALL,) * 3)
+    monkeypatch.setattr(measuring, "VARIANTS", ())
+    status = main(["bench", "--device", "cpu:0", "--rounds", "1", "--threads", "1", "--out", str(tmp_path)])
+    data = json.loads((tmp_path / "bench.json").read_text("utf-8"))
+    assert {(time["engine"], time["problem"]["device"]) for time in data["times"]} == {
+        ("rnnzoo torch", "cpu:0"), ("torch.nn.RNN", "cpu:0")
+    }  # fmt: skip
+    assert len(data["figures"]) == 8 and all(figure["asked"] == 0.95 for figure in data["figures"])
+    assert status == (0 if all(figure["met"] for figure in data["figures"]) else 1)
+    assert "on cpu:0, times faster than its rival, (2, 5, 3, 4), mean length T/2" in capsys.readouterr().out
+
+
 @pytest.mark.long
 def test_the_command_writes_data_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "SWEEPS", {size: (SMALL, SMALL.changed(**{size: 8})) for size in "THBL"})

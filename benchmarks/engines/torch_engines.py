@@ -64,20 +64,32 @@ def ours(problem: Problem) -> Timed:
     """`Recurrent`, as in anybody's model."""
     layers = load_backend("torch").build(problem.spec)
     lengths = problem.lengths()
-    given = None if lengths is None else torch.from_numpy(lengths)
+    given = None if lengths is None else torch.from_numpy(lengths).to(problem.device)
     return _timed(problem, layers, lambda x: layers(x, lengths=given)[0])
 
 
 def _timed(problem: Problem, layers: Any, call: Any) -> Timed:
-    x, d_y = torch.from_numpy(problem.inputs()), torch.from_numpy(problem.d_outputs())
+    layers.to(problem.device)
+    x, d_y = (torch.from_numpy(a).to(problem.device) for a in (problem.inputs(), problem.d_outputs()))
     leaf = x.clone().requires_grad_()
     leaves = [leaf, *layers.parameters()]
 
     @torch.inference_mode()
-    def f() -> Any:
-        return call(x)
+    def f() -> None:
+        call(x)
+        _wait(x)
 
-    return {"f": f, "fb": lambda: torch.autograd.grad(call(leaf), leaves, d_y)}
+    def fb() -> None:
+        torch.autograd.grad(call(leaf), leaves, d_y)
+        _wait(x)
+
+    return {"f": f, "fb": fb}
+
+
+def _wait(x: torch.Tensor) -> None:
+    """Until a GPU has done what it was told."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
 
 
 def memory(problem: Problem, *, recompute: bool = False) -> int:
