@@ -59,7 +59,9 @@ def calls(package: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return result
 
     monkeypatch.setattr(fast, "layer", noted)
-    monkeypatch.setattr(_module(package, "steps"), "PIECE", 3 * B)
+    steps = _module(package, "steps")
+    monkeypatch.setattr(steps, "PIECE", 3 * B * (H if package == "torch_impl" else 1))  # rows, or numbers
+    monkeypatch.setattr(steps, "FEW", 2 * B)
     return found
 
 
