@@ -209,7 +209,7 @@ def test_a_layer_becomes_standard_layers_of_each_framework(
         prefix="a." if "t" in suffix[1:3] else "",
     )  # fmt: skip
     assert done.proof.ran[0].startswith("torch.nn.RNN 2.") and "oracle" not in str(done.proof.ran)
-    assert done.layer.assumed == ("nonlinearity",) and "model.head.weight" in done.rest
+    assert done.layer.given == ("nonlinearity",) and "model.head.weight" in done.rest
     assert ("were summed" in " ".join(done.changes)) == (suffix == ".keras")
     if suffix == ".pt":
         plain = torch.nn.RNN(5, 6, 2, bidirectional=True, nonlinearity="relu")
