@@ -34,6 +34,7 @@ OWN_FILES = {
         "arguments.py",  # a module is called with tensors, not through the seam
         "optimizer_state.py",  # of the framework's own optimizers
         "transforms.py",  # derivatives that torch can ask for and an operator of our own cannot give
+        "cudnn.py",  # a kernel of the framework, on a GPU
         "plain.py",  # the framework's own layers; NumPy has none
         "checkpoint.py",  # its files are zip archives
         "unpickling.py",  # of pickles, which are read without unpickling
