@@ -8,6 +8,7 @@ from pathlib import Path
 from ..spec.checkpoint import write_atomically
 from ..spec.errors import InputError
 from . import figures, measuring
+from .engines import check_device
 from .figures import Figure
 from .measuring import Measured, Settings
 
@@ -21,7 +22,7 @@ def bench(options: argparse.Namespace) -> int:
         options.threads, options.clock, options.rounds, lambda what: print(what, file=sys.stderr, flush=True)
     )
     if options.device != "cpu":
-        _check_device(options.device)
+        check_device(options.device)
         measured = measuring.on_device(settings, options.device)
         return _told(options, settings, measured, measured, list(figures.on_device(measured)))
     shapes, variants = measuring.shapes(settings), measuring.variants(settings)
@@ -38,16 +39,6 @@ def bench(options: argparse.Namespace) -> int:
 
         plot(options.out / "bench.png", shapes, sweeps)
     return status
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"--device: expected cpu, or a device that torch has here, got {name!r}: {reason}") from error
 
 
 def _told(

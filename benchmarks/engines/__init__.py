@@ -47,3 +47,8 @@ def load_memory(name: str) -> Callable[..., int]:
     module, function = MEMORY[name]
     found: Callable[..., int] = getattr(importlib.import_module(f".{module}", __package__), function)
     return found
+
+
+def check_device(name: str) -> None:
+    """Raises InputError unless torch has the device here."""
+    importlib.import_module(".torch_engines", __package__).check_device(name)

@@ -10,11 +10,21 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ...spec.backend import load_backend
+from ...spec.errors import InputError
 from ...spec.model import Head
 from ...spec.optimizers import SGD
 from ...spec.training import Batch, CrossEntropy, TrainingSpec
 from ..problem import Problem
 from . import Timed
+
+
+def check_device(name: str) -> None:
+    """Raises InputError unless the device is here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"--device: expected cpu, or a device that torch has here, got {name!r}: {reason}") from error
 
 
 def floor(problem: Problem) -> Timed:
