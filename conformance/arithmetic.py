@@ -2,10 +2,12 @@
 
 The first axis of every array counts samples; 1 there stands for the same numbers in all. `Exact` has one sample.
 `Perturbed` has one without errors and others in each of which every operation errs at random as it may in a
-precision: Monte Carlo arithmetic (Parker 1997) with the magnitudes of SPEC.md, 11.
+precision: Monte Carlo arithmetic (Parker 1997) with the magnitudes of SPEC.md, 11. An operation that a loop repeats
+with the same result errs as it did before: rounding is a function of its operands.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec import draws
+from . import summation
 from .numbers import Numbers
 from .precision import PEAK_BY_RMS, PEAK_ULPS, PRECISIONS, SAMPLES, UNIFORM_RMS, Precision, factor
+from .summation import Terms
 
 Array = NDArray[Any]
-Magnitudes = Callable[[], tuple[Array, Array]]
 
 
 class Exact:
@@ -26,12 +29,18 @@ class Exact:
     Attributes:
         numbers: the kind of number.
         undecided: how many times `max` met two numbers that its arguments' errors cannot tell apart.
+        operation: the number of the next operation; the same in each round of a loop.
     """
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
         self.undecided = 0
+        self.operation = 0
         self._settled: dict[tuple[float, int], Array] = {}
+
+    def round_of(self, loop: str) -> None:
+        """A loop of that name begins another round, whose operations are those of the last one."""
+        self.operation = zlib.crc32(loop.encode()) << 24
 
     def constant(self, values: Any) -> Array:
         """Numbers that are exact, one sample of them."""
@@ -71,12 +80,14 @@ class Exact:
 
     def product(self, a: Array, b: Array) -> Array:
         """Matrix products (S, M, K) @ (S, K, N), the order of summation unknown."""
-        return self.accumulated(a @ b, a.shape[2], lambda: (abs(a[:1]) @ abs(b[:1]), (a[:1] ** 2) @ (b[:1] ** 2)))
+        return self.accumulated(a @ b, lambda roundoff: summation.products(a[0], b[0], roundoff))
 
     def sum(self, a: Array, axis: int) -> Array:
         """Sums over an axis that stays, with length 1; the order of summation unknown."""
-        total, size = a.sum(axis=axis, keepdims=True), a.shape[axis]
-        return self.accumulated(total, size, lambda: (abs(a[:1]).sum(axis=axis, keepdims=True), 0 * total[:1]))
+        total = a.sum(axis=axis, keepdims=True)
+        return self.accumulated(
+            total, lambda roundoff: summation.terms(np.moveaxis(a[0], axis - 1, 0)[..., None], roundoff)
+        )
 
     def total(self, terms: Iterable[Array]) -> Array:
         """The sum of arrays, the order of summation unknown."""
@@ -91,8 +102,8 @@ class Exact:
         self.undecided += int(np.count_nonzero(a == b))
         return np.maximum(a, b), self.numbers.array(a > b)
 
-    def accumulated(self, value: Array, size: int, magnitudes: Magnitudes) -> Array:
-        """The value of a sum of that many products or numbers; magnitudes: the sum of their sizes, of their squares."""
+    def accumulated(self, value: Array, terms: Callable[[Any], Terms]) -> Array:
+        """The value of a sum; terms: those of one sample, of which two may be alike to a roundoff."""
         return value
 
     def _rounded(self, value: Array) -> Array:
@@ -109,17 +120,24 @@ class Total:
     """A sum of arrays that come one after the other."""
 
     def __init__(self, ops: Exact, first: Array) -> None:
-        self.ops, self.sum, self.sizes, self.count = ops, first, abs(first[:1]), 1
+        self.ops, self.sum, self.first, self.last = ops, first, first, first
+        self.terms = [np.array(first[0])]
 
     def add(self, term: Array) -> None:
         """One more array."""
-        self.sum, self.sizes, self.count = self.sum + term, self.sizes + abs(term[:1]), self.count + 1
+        self.sum, self.last = self.sum + term, term
+        self.terms.append(np.array(term[0]))
 
     def value(self) -> Array:
         """The sum, with the error of a sum of so many numbers in any order."""
-        if self.count == 1:
-            return self.sum
-        return self.ops.accumulated(self.sum, self.count, lambda: (self.sizes, 0 * self.sizes))
+        if len(self.terms) < 3:
+            return self.sum if len(self.terms) == 1 else self.ops.add(self.first, self.last)
+        return self.ops.accumulated(self.sum, lambda roundoff: summation.terms(_stacked(self.terms), roundoff))
+
+
+def _stacked(arrays: list[Array]) -> Array:
+    one_shape = all(array.shape == arrays[0].shape for array in arrays)
+    return np.stack(arrays if one_shape else np.broadcast_arrays(*arrays))
 
 
 class Perturbed(Exact):
@@ -141,8 +159,10 @@ class Perturbed(Exact):
         self.samples = samples
         self.factor = factor(samples)
         self._least = numbers.array(self.scale * precision.smallest * UNIFORM_RMS)
-        self._bits = draws.generator(stream, "rounding")
-        self._block: Array = np.empty(0)
+        self._multipliers = draws.generator(stream, "rounding").random_raw(1 + samples).astype(np.uint32) | np.uint32(1)
+        self._integers = np.empty(0, np.uint32)
+        places = max(53 + _COARSER + round(math.log2(precision.roundoff)), _NOISY)
+        self._places, self._half = np.uint64(places), np.uint64(2 ** (places - 1))
 
     def deviations(self, value: Array) -> Array:
         """The 2-norm over samples of what errors as large as allowed make of each number; squares do not underflow."""
@@ -152,13 +172,19 @@ class Perturbed(Exact):
         found: Array = unit * np.sqrt(np.sum((deviation / unit) ** 2, axis=0))
         return found
 
+    def add(self, a: Array, b: Array) -> Array:
+        """The larger number is a multiple of the sum's last place, or nearly so: the error is that of the smaller."""
+        total = a + b
+        key = self._key(np.minimum(abs(a[0]), abs(b[0]))) + (_bits(total[0]) & _BINADE)
+        return self._with_error(total, abs(total[:1]), self.precision.roundoff * UNIFORM_RMS, key)
+
     def maximum(self, a: Array, b: Array) -> tuple[Array, Array]:
         """The same; where the error of a - b may turn its sign, the value errs as a, and the derivative is drawn."""
         difference = a - b
         allowed = self.factor * self.deviations(difference) / math.sqrt(self.samples)
         unclear = (abs(difference[0]) <= allowed) & (allowed > 0)
         self.undecided += int(np.count_nonzero(unclear))
-        either = self._noise((1 + self.samples, *difference.shape[1:])) < 0
+        either = self._noise(self._key(difference[0]), difference.shape[1:]) < 0
         either[0] = difference[0] > 0
         larger = np.maximum(a, b)
         larger = np.where(unclear, larger[:1] + (difference - difference[:1]), larger)
@@ -176,37 +202,57 @@ class Perturbed(Exact):
         places = self.numbers.array(np.where(mantissa == 0, 0.0, sizes))
         return self._with_error(value, places, self.precision.roundoff * PEAK_ULPS[name] / PEAK_BY_RMS)
 
-    def accumulated(self, value: Array, size: int, magnitudes: Magnitudes) -> Array:
-        """An error for each product, and for each of size - 1 sums that of the largest that it can be in any order."""
-        sizes, squares = magnitudes()
-        largest = (sizes + abs(value[:1])) / 2
-        magnitude = np.sqrt(squares + (size - 1) * largest * largest)
-        found = self._with_error(value, magnitude, self.precision.accumulation * UNIFORM_RMS)
-        return found if self.precision.roundoff == self.precision.accumulation else self._rounded(found)
+    def accumulated(self, value: Array, terms: Callable[[Any], Terms]) -> Array:
+        roundoff = self.precision.accumulation
+        magnitude = terms(self.numbers.array(roundoff)[()]).magnitude(abs(value[0]))
+        found = self._with_error(value, magnitude[None], roundoff * UNIFORM_RMS)
+        return found if self.precision.roundoff == roundoff else self._rounded(found)
 
-    def _with_error(self, value: Array, magnitude: Array, unit: float) -> Array:
+    def _with_error(self, value: Array, magnitude: Array, unit: float, key: Array | None = None) -> Array:
         """Value plus a random number of zero mean; where the magnitude is 0, nothing."""
         deviation = magnitude * self.numbers.array(self.scale * unit) + (magnitude > 0) * self._least
         shape = value.shape[1:]
         if deviation.shape[1:] != shape:
             shape = np.broadcast_shapes(shape, deviation.shape[1:])
-        found: Array = value + deviation * self.numbers.array(self._noise((1 + self.samples, *shape)))
-        over = np.asarray(abs(found) > self.precision.largest, bool)
-        if over.any():
-            found[over] = self.numbers.array(np.inf)[()]
+        found = self.numbers.array(self._noise(self._key(value[0]) if key is None else key, shape))
+        found *= deviation
+        found += value
+        largest = self.precision.largest
+        if not (found.max(initial=largest) <= largest and found.min(initial=-largest) >= -largest):
+            found[~np.asarray(abs(found) <= largest, bool)] = self.numbers.array(np.inf)[()]
         found[0] = value[0]
         return found
 
-    def _noise(self, shape: tuple[int, ...]) -> Array:
-        """Uniform numbers of zero mean and unit variance, out of blocks, as a call for each operation takes longer."""
-        count = math.prod(shape)
-        if len(self._block) < count:
-            raw = self._bits.random_raw(max(count, _BLOCK))
-            fresh = ((raw >> np.uint64(11)) * 2.0**-52 - 1.0) / UNIFORM_RMS
-            self._block = np.concatenate([self._block, fresh])
-        found, self._block = self._block[:count], self._block[count:]
-        return found.reshape(shape)
+    def _noise(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Uniform numbers of zero mean and unit variance, a function of the operation, the key and the sample.
+
+        Operation and key are hashed, and the hash is multiplied by an odd number for each sample.
+        """
+        hashed = (key + np.uint64(self.operation * _GOLDEN % 2**64)) * _ODD
+        hashed = (hashed ^ (hashed >> _HALF)) * _ODD >> _HALF
+        self.operation += 1
+        count = (1 + self.samples) * math.prod(shape)
+        if len(self._integers) < count:
+            self._integers = np.empty(count, np.uint32)  # kept: fresh memory takes longer than what is done with it
+        integers = self._integers[:count].reshape(-1, *shape)
+        multipliers = self._multipliers.reshape(-1, *(1,) * len(shape))
+        np.multiply(hashed.astype(np.uint32), multipliers, out=integers)
+        found: Array = integers.view(np.int32) * (2.0**-31 / UNIFORM_RMS)
+        return found
+
+    def _key(self, value: Array) -> Array:
+        """One integer for all numbers that are the same in the precision, short of its last two bits."""
+        found: Array = (_bits(value) + self._half) >> self._places
+        return found
+
+
+def _bits(value: Array) -> Array:
+    return np.asarray(value, np.float64).view(np.uint64)
 
 
 _COARSE_ENOUGH = 2.0**-40
-_BLOCK = 2**16
+_COARSER = 2  # bits of the precision that a key leaves out
+_NOISY = 12  # last bits of a float64 that may depend on the machine
+_GOLDEN, _ODD = 0x9E3779B97F4A7C15, np.uint64(0xBF58476D1CE4E5B9)  # of SplitMix64 (Steele, Lea and Flood 2014)
+_BINADE = np.uint64(0xFFF << 52)
+_HALF = np.uint64(32)

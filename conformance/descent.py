@@ -80,6 +80,7 @@ def _valid(given: Inputs, head: Head) -> Array:
 
 def _entries(loss: Loss, scores: Value, targets: Array) -> Value:
     """The loss of each of some rows, (S, rows, 1)."""
+    scores.ops.round_of("loss")
     if isinstance(loss, CrossEntropy):
         shifted = scores - Value(scores.array[:1].max(axis=2, keepdims=True), scores.ops)
         return shifted.exp().sum(2).log() - shifted.unit_of_each(targets)

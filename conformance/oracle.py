@@ -200,6 +200,7 @@ class Oracle:
             times = range(len(series))
             for t in reversed(times) if direction == "backward" else times:
                 if valid[t].size:
+                    self.ops.round_of(prefix)
                     before = {name: state.take(valid[t]) for name, state in states.items()}
                     x = _times(series[t], inputs).take(valid[t])
                     after = self._step(own, x, before, read and read.take(valid[t]))
@@ -237,6 +238,7 @@ class Oracle:
         if len(vectors) == 1:
             return vectors[0]
         forward, backward = vectors
+        self.ops.round_of("merge")
         match self.spec.merge:
             case "concat":
                 return forward.joined(backward)
@@ -257,6 +259,7 @@ class Oracle:
         ]
 
     def _score(self, features: Value) -> Value:
+        self.ops.round_of("scores")
         scores = self.weights["head.weight"] @ features
         return scores + self.weights["head.bias"] if "head.bias" in self.weights else scores
 

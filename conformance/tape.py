@@ -28,13 +28,14 @@ class Value:
         wanted: whether a leaf's derivative is asked for; elsewhere it follows from the arguments.
     """
 
-    __slots__ = ("arguments", "array", "ops", "order", "wanted")
+    __slots__ = ("arguments", "array", "operation", "ops", "order", "wanted")
     wanted: bool
 
     def __init__(
         self, array: Array, ops: Exact, arguments: Iterable[tuple["Value", Pullback]] = (), wanted: bool = False
     ) -> None:
-        self.array, self.ops, self.order = array, ops, next(_ORDER)
+        self.array, self.ops, self.order, self.operation = array, ops, next(_ORDER), ops.operation
+        ops.operation += 1
         self.arguments = [(value, pullback) for value, pullback in arguments if value.wanted]
         self.wanted = wanted or bool(self.arguments)
 
@@ -212,6 +213,7 @@ def pulled_back(seeds: Iterable[tuple[Value, Array]], leaves: Iterable[Value]) -
     while heap:
         order = -heapq.heappop(heap)
         value, contributions = waiting.pop(order)
+        value.ops.operation = -value.operation << 8  # other than in the forward direction, and again those of the loop
         cotangent = contributions.value()
         if not value.arguments:
             found[order] = cotangent
