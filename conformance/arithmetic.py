@@ -84,10 +84,8 @@ class Exact:
 
     def sum(self, a: Array, axis: int) -> Array:
         """Sums over an axis that stays, with length 1; the order of summation unknown."""
-        total = a.sum(axis=axis, keepdims=True)
-        return self.accumulated(
-            total, lambda roundoff: summation.terms(np.moveaxis(a[0], axis - 1, 0)[..., None], roundoff)
-        )
+        total, terms = a.sum(axis=axis, keepdims=True), np.expand_dims(np.moveaxis(a[0], axis - 1, 0), axis)
+        return self.accumulated(total, lambda roundoff: summation.terms(terms, roundoff))
 
     def total(self, terms: Iterable[Array]) -> Array:
         """The sum of arrays, the order of summation unknown."""
@@ -224,20 +222,27 @@ class Perturbed(Exact):
         return found
 
     def _noise(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """Uniform numbers of zero mean and unit variance, a function of the operation, the key and the sample.
+        """Numbers of zero mean and unit variance, a function of the operation, the key, the element and the sample.
 
-        Operation and key are hashed, and the hash is multiplied by an odd number for each sample.
+        Of the variance one half is common to all elements with the same key, as those err alike where they are computed
+        alike, and the other is each element's own.
         """
         hashed = (key + np.uint64(self.operation * _GOLDEN % 2**64)) * _ODD
-        hashed = (hashed ^ (hashed >> _HALF)) * _ODD >> _HALF
         self.operation += 1
+        elements = np.arange(1, 1 + math.prod(shape), dtype=np.uint64).reshape(shape) * _ODD
+        found = self._uniform(hashed, shape)
+        found += self._uniform(hashed + elements, shape)
+        return found
+
+    def _uniform(self, hashed: Array, shape: tuple[int, ...]) -> Array:
+        """Uniform numbers with half the unit variance: hashed once more, and multiplied by an odd number a sample."""
+        hashed = ((hashed ^ (hashed >> _HALF)) * _ODD >> _HALF).astype(np.uint32)
         count = (1 + self.samples) * math.prod(shape)
         if len(self._integers) < count:
             self._integers = np.empty(count, np.uint32)  # kept: fresh memory takes longer than what is done with it
         integers = self._integers[:count].reshape(-1, *shape)
-        multipliers = self._multipliers.reshape(-1, *(1,) * len(shape))
-        np.multiply(hashed.astype(np.uint32), multipliers, out=integers)
-        found: Array = integers.view(np.int32) * (2.0**-31 / UNIFORM_RMS)
+        np.multiply(hashed, self._multipliers.reshape(-1, *(1,) * len(shape)), out=integers)
+        found: Array = integers.view(np.int32) * (2.0**-31 / UNIFORM_RMS * math.sqrt(0.5))
         return found
 
     def _key(self, value: Array) -> Array:

@@ -30,8 +30,7 @@ class Terms(NamedTuple):
     def magnitude(self, total: Array) -> Array:
         """The error of a sum with that absolute value, in the order that is worst, by that of a number of size 1."""
         largest = (self.sizes + total) / 2
-        products = self.squares if self.errors is self.number else self.squares * self.errors / self.number
-        found: Array = np.sqrt(products + (self.errors - 1) * largest * largest)
+        found: Array = np.sqrt(self.squares * self.errors / self.number + (self.errors - 1) * largest * largest)
         return found
 
 

@@ -47,6 +47,7 @@ class Update:
     def __call__(self, gradients: Named, rate: float) -> None:
         """Update t, at its learning rate."""
         self.t += 1
+        self.ops.round_of("update")
         for name, g in gradients.items():
             weight, g = self._decayed(self.weights[name], g, rate)
             self.weights[name] = self.ops.add(weight, -self._difference(name, g, rate))

@@ -16,11 +16,13 @@ from rnnzoo.conformance.items import item
 from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.precision import PRECISIONS, factor, precision_of
 from rnnzoo.conformance.random_cases import random_items
+from rnnzoo.conformance.updates import Update
 from rnnzoo.numpy_impl.backend import NumpyBackend
 from rnnzoo.spec import ModelSpec, Result, load_backend
 from rnnzoo.spec.errors import InputError
 from rnnzoo.spec.initializers import INITIALIZERS, Draw
 from rnnzoo.spec.inputs import Cotangents, Inputs
+from rnnzoo.spec.optimizers import SGD
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch", "tf"])
@@ -166,6 +168,30 @@ def test_bounds_grow_with_the_square_root_of_the_terms_of_a_sum():
 def test_bounds_grow_with_the_number_of_like_terms_of_a_sum_in_any_order():
     for terms in (np.full(10_000, 0.7), np.tile([0.7, 0.3], 5_000)):
         assert 80 < _allowed_in_sum(terms) / (100 * _allowed_in_sum(terms[:100])) < 120
+
+
+def test_numbers_that_are_alike_need_not_err_alike():
+    """Of two units with the same weights and results, one may be computed in another order."""
+    bits = np.float32(0.1), np.float32(0.7)
+
+    def difference(ops: Exact) -> dict[str, np.ndarray]:
+        products = ops.multiply(ops.constant([bits[0]] * 2), ops.constant([bits[1]] * 2))
+        return {"difference": products[:, 0] - products[:, 1]}
+
+    assert bounds(difference, "float32").allowed["difference"] > bits[0] * bits[1] * 2.0**-24
+
+
+def test_updates_with_a_constant_gradient_repeat_their_errors():
+    def weights(ops: Exact) -> dict[str, np.ndarray]:
+        update = Update(SGD(1e-4), ops, {"b": np.array([1.0])})
+        for _ in range(1000):
+            update({"b": ops.constant([0.7])}, 1e-4)
+        return update.weights
+
+    got, rate = np.float32(1), np.float32(1e-4)
+    for _ in range(1000):
+        got = got - rate * np.float32(0.7)
+    assert abs(got - truth(weights)["b"].nearest[0]) <= bounds(weights, "float32").allowed["b"][0]
 
 
 def test_bounds_grow_with_the_number_of_like_terms_of_a_product():
