@@ -228,13 +228,19 @@ def _arguments(inputs: Any) -> dict[str, Any]:
             raise InputError(f"inputs: expected a dict with the key 'inputs', got {listed(inputs)}")
         if unknown := set(inputs) - {*ARGUMENTS, *SOURCE}:
             raise InputError(f"inputs: unknown {listed(unknown)}; known are {listed([*ARGUMENTS, *SOURCE])}")
+        inputs = {name: _detached(value) for name, value in inputs.items()}
         found = {name: value for name, value in inputs.items() if name in ARGUMENTS}
         if source := {SOURCE[name]: value for name, value in inputs.items() if name in SOURCE}:
             if "inputs" not in source:
                 raise InputError(f"inputs: expected the key 'source' beside {listed(set(SOURCE) & set(inputs))}")
             found["context"] = Source(**source)
         return found
-    return {"inputs": inputs}
+    return {"inputs": _detached(inputs)}
+
+
+def _detached(value: Any) -> Any:
+    """A tensor that records derivatives as one that does not."""
+    return value.detach() if hasattr(value, "detach") else value
 
 
 def _representable(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:

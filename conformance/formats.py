@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ..spec.parts import StoredWeights
 from ..spec.stored import check_names
 
 AMPLIFIED = 64  # times that the weights of an honest file are larger than it, compressed ones included
+TOP = "."  # what the layer is called whose weights have no prefix
 NUMPY, TORCH, KERAS = "numpy", "torch", "tf"  # the backends that run what the formats hold
 
 
@@ -132,16 +134,16 @@ def chosen(path: Path, found: FoundFile, name: str | None = None) -> FoundLayer:
         UnsupportedError: it is refused.
     """
     if name is not None:
-        fitting = [layer for layer in found.layers if layer.path == name]
+        fitting = [layer for layer in found.layers if layer.path == ("" if name == TOP else name)]
         if not fitting:
-            names = listed(layer.path for layer in found.layers)
+            names = listed(layer.path or TOP for layer in found.layers)
             raise InputError(f"{path}: no recurrent layer {name!r}; it has {names}")
         if fitting[0].refusal:
             raise UnsupportedError(f"{path}: {_named(fitting[0])}: {fitting[0].refusal}")
         return fitting[0]
     layers = convertible(found)
     if len(layers) > 1:
-        names = ", ".join(f"--layer {layer.path}" for layer in layers)
+        names = ", ".join(f"--layer {shlex.quote(layer.path or TOP)}" for layer in layers)
         raise InputError(f"{path}: has {len(layers)} recurrent layers; name one: {names}; or take --all")
     if layers:
         return layers[0]

@@ -20,7 +20,7 @@ from ..tasks.tables import counted, number, printable, table
 from .comparison import largest_difference, same_bits
 from .conversion_report import remarks
 from .equivalence import Side, compare, side
-from .formats import Format, contents, find, format_in, read
+from .formats import TOP, Format, contents, find, format_in, read
 
 SHOWN = 20  # tensors that belong to no layer
 READ = 2**24  # numbers that are looked at for NaN and infinity
@@ -36,12 +36,12 @@ def describe(path: Path, hints: Hints = NO_HINTS) -> str:
     one = found.layers[0] if len(found.layers) == 1 else None
     if one and one.kind == KIND and one.spec and not (one.assumed or one.given):
         return _model(path, contents(path, form, found, one))
-    rows = [(one.path or ".", one.kind, *_layer(one)) for one in found.layers]
+    rows = [(one.path or TOP, one.kind, *_layer(one)) for one in found.layers]
     header = ("layer", "kind", "variant", "sizes", "layers", "nonlinearity", "bias", "merge", "numbers", "dtype")
     parts = [f"{path}: {found.format}, {counted(len(rows), 'recurrent layer')}", ""]
     parts += [table(header, rows), ""] if rows else []
     for one in found.layers:
-        name = one.path or "."
+        name = one.path or TOP
         lines = [f"refused: {one.refusal}"] if one.refusal else [*remarks(one), *_not_finite(path, form, found, one)]
         parts += [f"{name}: {line}" for line in lines]
     parts += [f"{key}: {value}" for key, value in found.facts.items()]

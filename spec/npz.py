@@ -27,6 +27,8 @@ MAXIMUM_TEXT = 2**24  # bytes of an entry that is text
 def read_npz(path: Path) -> dict[str, Any]:
     """The arrays of the file by name. Raises FileError where it is missing, damaged, or holds anything else."""
     check_readable(path)
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path, ValueError("not a zip file"))
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load would leak its own
             arrays = {name: file[name] for name in file.files}

@@ -83,7 +83,8 @@ def test_the_commands_in_the_prose_run(folder: Path):
     prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M | re.S)
     inline = set(re.findall(r"`(rnnzoo [^`]+)`", prose))
     of_files = {"rnnzoo evaluate FILE --backend numpy", "rnnzoo sample FILE"}
-    assert inline == {*of_files, "rnnzoo check --backend", "rnnzoo bench"}  # the last takes minutes: test_bench.py
+    benchmarks = {"rnnzoo bench", "rnnzoo bench --device cuda"}  # takes minutes: test_bench.py
+    assert inline == {*of_files, *benchmarks, "rnnzoo check --backend"}
     _run(folder, "rnnzoo evaluate model.safetensors --backend numpy")
     _run(
         folder,

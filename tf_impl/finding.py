@@ -193,6 +193,7 @@ def _stack(layers: list[FoundLayer]) -> FoundLayer:
         replace(specs[0], variant=variant_of(count, specs[0].num_directions), num_layers=count),
         parts,
         layers[0].assumed,
+        layers[0].given,
         tuple(dict.fromkeys(note for layer in layers for note in layer.notes)),
         original=_joined([layer.original for layer in layers if layer.original], len(layers)),
     )
