@@ -54,7 +54,14 @@ class _Piece:
         """What a process has to do, from here on."""
         plan = self.plan
         return Work(
-            self.implementation, tuple(self.waiting), self.table, plan.quick, self.diagnose, plan.seconds, self.folder
+            self.implementation,
+            tuple(self.waiting),
+            self.table,
+            tuple(plan.items),
+            plan.quick,
+            self.diagnose,
+            plan.seconds,
+            self.folder,
         )
 
 

@@ -18,7 +18,7 @@ from .outcomes import SECONDS, run
 from .worker_process import Work
 
 OURS = 600.0  # seconds for what the suite computes itself, the implementation apart
-DIAGNOSIS = 60.0  # and for a diagnosis, its last run apart
+DIAGNOSIS = 60.0  # and for a diagnosis, its last run apart, where nobody set the seconds of an item
 GRACE = 10.0  # longer than an item: a program is given up where it is asked, which tells more
 
 Send = Callable[[Any], None]
@@ -54,7 +54,7 @@ def _answer(work: Work, send: Send) -> None:
     items = list(work.items)
     if work.table:
         send(limit)
-        declared = declaration(backend, items, work.table, quick=work.quick)
+        declared = declaration(backend, work.chosen, work.table, quick=work.quick)
         send(declared)
         items += declared.further
 
@@ -71,7 +71,7 @@ def _answer(work: Work, send: Send) -> None:
         send(outcome)  # before the diagnosis, in which a broken backend may break again
         if outcome.verdict == "failed" and not outcome.hung and diagnose > 0:
             diagnose -= 1
-            send(limit + DIAGNOSIS)
+            send(limit + (work.seconds or DIAGNOSIS))
             send(diagnosed(backend, outcome))
 
 

@@ -29,7 +29,8 @@ class Work:
     Attributes:
         items: to run.
         table: of which the implementation is asked what it supports; empty where it is not.
-        quick: whether it may need more than these items.
+        chosen: all items that the implementation runs, in other processes too.
+        quick: whether it may need more than those.
         diagnose: failures to look into.
         seconds: that a person set for an item; None where nobody did.
         folder: for what processes share.
@@ -38,6 +39,7 @@ class Work:
     implementation: Implementation
     items: tuple[Item, ...]
     table: tuple[Item, ...]
+    chosen: tuple[Item, ...]
     quick: bool
     diagnose: int
     seconds: float | None

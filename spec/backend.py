@@ -179,11 +179,15 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 
 
 def unsupported(backend: Any, spec: AnySpec) -> str | None:
-    """Why the backend does not have the model, or None."""
+    """Why the backend does not have the model, or None. Raises BackendError where its `supports` gives neither."""
     if isinstance(spec, EncoderDecoderSpec) and not getattr(backend, "encoder_decoders", False):
         return f"{backend.name} has no encoder-decoder models"
     reason: str | None = backend.supports(spec)
-    return reason
+    if reason is None or isinstance(reason, str):
+        return reason
+    raise BackendError(
+        f"{backend.name}: supports: expected None for a model that it has, or the reason as text, got {reason!r}"
+    )
 
 
 def backend_names() -> list[str]:
