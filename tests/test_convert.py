@@ -27,6 +27,7 @@ from rnnzoo.conformance.proof import Proof
 from rnnzoo.spec import Contents, Context, Embedding, Head, ModelSpec, Result, initial_weights, save
 from rnnzoo.spec.errors import ConformanceError, FileError, InputError, RnnZooError, UnsupportedError
 from rnnzoo.spec.found import Hints
+from rnnzoo.spec.npz import read_npz
 from rnnzoo.spec.sandbox import main as _child  # noqa: F401 (the module that readers run in)
 
 WHOLE = ModelSpec(
@@ -481,6 +482,25 @@ def test_a_layer_in_memory_goes_to_another_framework_and_back(network: Network) 
         back = converted(layer, "torch")
     assert isinstance(back, torch.nn.RNN) and not back.bias_hh_l0.any()
     assert torch.equal(back.weight_hh_l1_reverse, network.encoder.weight_hh_l1_reverse)
+
+
+def test_inputs_may_record_derivatives(network: Network) -> None:
+    assert_equivalent(network.encoder, network.encoder, inputs=torch.rand(2, 3, 5, requires_grad=True))
+
+
+def test_a_layer_without_a_prefix_is_named_as_inspect_names_it(tmp_path: Path) -> None:
+    torch.save(torch.nn.RNN(2, 3).state_dict(), tmp_path / "a.pt")
+    convert(tmp_path / "a.pt", tmp_path / "a.npz", layer=".")
+    assert (tmp_path / "a.npz").exists()
+    with pytest.raises(InputError, match=r"no recurrent layer 'b'; it has '\.'"):
+        convert(tmp_path / "a.pt", tmp_path / "b.npz", layer="b")
+
+
+def test_inputs_in_a_file_that_is_no_archive_are_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.RNN(2, 3).state_dict(), tmp_path / "a.pt")
+    (tmp_path / "inputs.npz").write_text("1 2 3")
+    with pytest.raises(FileError, match="not a zip file"):
+        convert(tmp_path / "a.pt", tmp_path / "a.npz", inputs=read_npz(tmp_path / "inputs.npz"))
 
 
 def test_layers_that_differ_are_told_apart(network: Network) -> None:

@@ -48,6 +48,18 @@ class Crashes(NumpyBackend):
     def run(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGSEGV)
 
+class Narrow(NumpyBackend):
+    name = "narrow"
+    encoder_decoders = False
+    def supports(self, spec):
+        fits = (spec.variant, spec.nonlinearity, spec.bias) == ("simple_rnn", "tanh", "none") and spec.is_core
+        return None if fits else "one layer with tanh"
+
+class Answers(NumpyBackend):
+    name = "answers"
+    def supports(self, spec):
+        return True
+
 class Wrong(NumpyBackend):
     name = "wrong"
     encoder_decoders = False
@@ -57,7 +69,7 @@ class Wrong(NumpyBackend):
             found.outputs[0, 0, 0] += 1e-3  # at a valid step
         return found
 
-HANGS, RAISES, CRASHES, WRONG = Hangs(), Raises(), Crashes(), Wrong()
+HANGS, RAISES, CRASHES, WRONG, NARROW, ANSWERS = Hangs(), Raises(), Crashes(), Wrong(), Narrow(), Answers()
 """
 BREAKS = next(number for number, line in enumerate(BACKENDS.splitlines(), start=1) if "here it breaks" in line)
 ONE = "results-float32-simple_rnn-tanh-none-full-zero-4x5x2x3x1"
@@ -349,6 +361,20 @@ def test_a_quick_look_at_one_that_supports_little_has_all_that_it_supports():
         assert {one.case.sequences for one in own} == {"full", *{i.case.sequences for i in table if run_only_asks(i)}}
     assert set().union(*(values(one) for one in met)) == found.values
     assert declaration(Narrow(), chosen, table, quick=False).further == ()
+
+
+def test_a_quick_look_in_two_processes_runs_each_item_once(theirs: Path):
+    _check(theirs, "--backend", "theirs:NARROW", "--quick", "--jobs", "2", "--report", "report")
+    names = [one["item"] for one in json.loads((theirs / "report" / "report.json").read_text())["outcomes"]]
+    assert len(names) == len(set(names)) > 0
+
+
+def test_supports_gives_a_reason_or_none(theirs: Path):
+    found = _check(theirs, "--backend", "theirs:ANSWERS", "--item", ONE)
+    assert (
+        "supports: expected None for a model that it has, or the reason as text, got True"
+        in found.stdout + found.stderr
+    )
 
 
 def run_only_asks(one: Item) -> bool:
