@@ -246,7 +246,7 @@ class Perturbed(Exact):
         return found
 
     def _key(self, value: Array) -> Array:
-        """One integer for all numbers that are the same in the precision, short of its last two bits."""
+        """One integer for all numbers that are one to the precision, short of its last two bits (twelve in float64)."""
         found: Array = (_bits(value) + self._half) >> self._places
         return found
 
