@@ -6,16 +6,17 @@ precision: Monte Carlo arithmetic (Parker 1997) with the magnitudes of SPEC.md, 
 with the same result errs as it did before: rounding is a function of its operands.
 """
 
+import functools
 import math
+import operator
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec import draws
-from . import summation
+from . import hashing, summation
 from .numbers import Numbers
 from .precision import PEAK_BY_RMS, PEAK_ULPS, PRECISIONS, SAMPLES, UNIFORM_RMS, Precision, factor
 from .summation import Terms
@@ -89,9 +90,8 @@ class Exact:
 
     def total(self, terms: Iterable[Array]) -> Array:
         """The sum of arrays, the order of summation unknown."""
-        first, *others = terms
-        total = Total(self, first)
-        for term in others:
+        total = Total(self)
+        for term in terms:
             total.add(term)
         return total.value()
 
@@ -114,23 +114,76 @@ class Exact:
         return value
 
 
+class Rows(NamedTuple):
+    """What is summed over rows, with other such rows or alone: products (S, M, K) @ (S, K, N), or (S, K, N) itself."""
+
+    factors: Array | None
+    rows: Array
+
+
 class Total:
-    """A sum of arrays that come one after the other."""
+    """A sum of arrays, and of rows that may come together in one accumulator, in any order."""
 
-    def __init__(self, ops: Exact, first: Array) -> None:
-        self.ops, self.sum, self.first, self.last = ops, first, first, first
-        self.terms = [np.array(first[0])]
+    def __init__(self, ops: Exact) -> None:
+        self.ops = ops
+        self.arrays: list[Array] = []
+        self.sum: Array | None = None
+        self.waiting: list[Rows] = []
+        self.numbers = 0  # among what waits
+        self.terms: list[Rows] = []  # of one sample
 
-    def add(self, term: Array) -> None:
-        """One more array."""
-        self.sum, self.last = self.sum + term, term
-        self.terms.append(np.array(term[0]))
+    def add(self, term: Array | Rows) -> None:
+        """One more array, or more rows."""
+        if not isinstance(term, Rows):
+            self.arrays.append(term)
+            return
+        self.waiting.append(term)
+        self.numbers += term.rows.size
+        if self.numbers > _AT_A_TIME:
+            self._sum_up()
 
     def value(self) -> Array:
         """The sum, with the error of a sum of so many numbers in any order."""
-        if len(self.terms) < 3:
-            return self.sum if len(self.terms) == 1 else self.ops.add(self.first, self.last)
-        return self.ops.accumulated(self.sum, lambda roundoff: summation.terms(_stacked(self.terms), roundoff))
+        arrays = self.arrays
+        if self.waiting or self.terms:
+            arrays = [*arrays, self._of_rows()]
+        if len(arrays) < 3:
+            return arrays[0] if len(arrays) == 1 else self.ops.add(*arrays)
+        terms = [array[0] for array in arrays]
+        total = functools.reduce(operator.add, arrays)
+        return self.ops.accumulated(total, lambda roundoff: summation.terms(_stacked(terms), roundoff))
+
+    def _of_rows(self) -> Array:
+        self._sum_up()
+        assert self.sum is not None
+        factors, rows = _joined(self.terms)
+        if factors is None:
+            return self.ops.accumulated(self.sum, lambda roundoff: summation.terms(rows[0][:, None], roundoff))
+        return self.ops.accumulated(self.sum, lambda roundoff: summation.products(factors[0], rows[0], roundoff))
+
+    def _sum_up(self) -> None:
+        if self.waiting:
+            factors, rows = _joined(self.waiting)
+            found = rows.sum(axis=1, keepdims=True) if factors is None else factors @ rows
+            self.sum = found if self.sum is None else self.sum + found
+            self.terms.append(Rows(factors if factors is None else factors[:1].copy(), rows[:1].copy()))
+            self.waiting, self.numbers = [], 0
+
+
+_AT_A_TIME = 2**20  # numbers that wait, so that products are larger than those of one step
+
+
+def _joined(several: list[Rows]) -> Rows:
+    factors = [each.factors for each in several if each.factors is not None]
+    return Rows(_side_by_side(factors, 2) if factors else None, _side_by_side([each.rows for each in several], 1))
+
+
+def _side_by_side(arrays: list[Array], axis: int) -> Array:
+    if len(arrays) == 1:
+        return arrays[0]
+    samples = max(map(len, arrays))
+    whole = [a if len(a) == samples else np.broadcast_to(a, (samples, *a.shape[1:])) for a in arrays]
+    return np.concatenate(whole, axis=axis)
 
 
 def _stacked(arrays: list[Array]) -> Array:
@@ -157,9 +210,10 @@ class Perturbed(Exact):
         self.samples = samples
         self.factor = factor(samples)
         self._least = numbers.array(self.scale * precision.smallest * UNIFORM_RMS)
-        self._multipliers = draws.generator(stream, "rounding").random_raw(1 + samples).astype(np.uint32) | np.uint32(1)
+        self._multipliers = hashing.multipliers(samples, stream, "rounding")
         self._integers = np.empty(0, np.uint32)
-        places = max(53 + _COARSER + round(math.log2(precision.roundoff)), _NOISY)
+        self._numbered: dict[tuple[int, ...], Array] = {}
+        places = summation.places(precision.roundoff, _COARSER)
         self._places, self._half = np.uint64(places), np.uint64(2 ** (places - 1))
 
     def deviations(self, value: Array) -> Array:
@@ -182,8 +236,8 @@ class Perturbed(Exact):
         allowed = self.factor * self.deviations(difference) / math.sqrt(self.samples)
         unclear = (abs(difference[0]) <= allowed) & (allowed > 0)
         self.undecided += int(np.count_nonzero(unclear))
-        either = self._noise(self._key(difference[0]), difference.shape[1:]) < 0
-        either[0] = difference[0] > 0
+        drawn = self._noise(self._key(difference[0]), difference.shape[1:]) < 0
+        either = np.concatenate([difference[:1] > 0, drawn])
         larger = np.maximum(a, b)
         larger = np.where(unclear, larger[:1] + (difference - difference[:1]), larger)
         return larger, self.numbers.array(np.where(unclear, either, difference > 0))
@@ -208,42 +262,44 @@ class Perturbed(Exact):
 
     def _with_error(self, value: Array, magnitude: Array, unit: float, key: Array | None = None) -> Array:
         """Value plus a random number of zero mean; where the magnitude is 0, nothing."""
-        deviation = magnitude * self.numbers.array(self.scale * unit) + (magnitude > 0) * self._least
+        deviation = magnitude * self.numbers.array(self.scale * unit)
+        deviation += (magnitude > 0) * self._least
         shape = value.shape[1:]
         if deviation.shape[1:] != shape:
             shape = np.broadcast_shapes(shape, deviation.shape[1:])
-        found = self.numbers.array(self._noise(self._key(value[0]) if key is None else key, shape))
-        found *= deviation
-        found += value
-        largest = self.precision.largest
-        if not (found.max(initial=largest) <= largest and found.min(initial=-largest) >= -largest):
-            found[~np.asarray(abs(found) <= largest, bool)] = self.numbers.array(np.inf)[()]
+        noise = self.numbers.array(self._noise(self._key(value[0]) if key is None else key, shape))
+        found = np.empty((1 + self.samples, *shape), noise.dtype)
         found[0] = value[0]
+        np.multiply(noise, deviation, out=found[1:])
+        found[1:] += value[-self.samples :]
+        if not magnitude.max(initial=0.0) <= self.precision.largest / 2:  # else only what is far off can overflow
+            found[1:][~np.asarray(abs(found[1:]) <= self.precision.largest, bool)] = self.numbers.array(np.inf)[()]
         return found
 
     def _noise(self, key: Array, shape: tuple[int, ...]) -> Array:
         """Numbers of zero mean and unit variance, a function of the operation, the key, the element and the sample.
 
-        Of the variance one half is common to all elements with the same key, as those err alike where they are computed
-        alike, and the other is each element's own.
+        In half of the samples all elements with the same key have one number, as they err alike where they are computed
+        alike; in the others each has its own.
         """
-        hashed = (key + np.uint64(self.operation * _GOLDEN % 2**64)) * _ODD
+        hashed = np.empty((2, *shape), np.uint64)
+        hashed[0] = (key + np.uint64(self.operation * hashing.GOLDEN % 2**64)) * hashing.ODD
+        np.add(hashed[:1], self._elements(shape), out=hashed[1:])
         self.operation += 1
-        elements = np.arange(1, 1 + math.prod(shape), dtype=np.uint64).reshape(shape) * _ODD
-        found = self._uniform(hashed, shape)
-        found += self._uniform(hashed + elements, shape)
-        return found
-
-    def _uniform(self, hashed: Array, shape: tuple[int, ...]) -> Array:
-        """Uniform numbers with half the unit variance: hashed once more, and multiplied by an odd number a sample."""
-        hashed = ((hashed ^ (hashed >> _HALF)) * _ODD >> _HALF).astype(np.uint32)
-        count = (1 + self.samples) * math.prod(shape)
+        count = self.samples * math.prod(shape)
         if len(self._integers) < count:
             self._integers = np.empty(count, np.uint32)  # kept: fresh memory takes longer than what is done with it
-        integers = self._integers[:count].reshape(-1, *shape)
-        np.multiply(hashed, self._multipliers.reshape(-1, *(1,) * len(shape)), out=integers)
-        found: Array = integers.view(np.int32) * (2.0**-31 / UNIFORM_RMS * math.sqrt(0.5))
+        integers = self._integers[:count].reshape(2, -1, *shape)
+        samples = self._multipliers.reshape(2, -1, *(1,) * len(shape))
+        np.multiply(hashing.mixed(hashed)[:, None], samples, out=integers)
+        found: Array = integers.view(np.int32).reshape(-1, *shape) * (2.0**-31 / UNIFORM_RMS)
         return found
+
+    def _elements(self, shape: tuple[int, ...]) -> Array:
+        """A number for each element of a shape."""
+        if shape not in self._numbered:
+            self._numbered[shape] = np.arange(1, 1 + math.prod(shape), dtype=np.uint64).reshape(shape) * hashing.ODD
+        return self._numbered[shape]
 
     def _key(self, value: Array) -> Array:
         """One integer for all numbers that are one to the precision, short of its last two bits (twelve in float64)."""
@@ -257,7 +313,4 @@ def _bits(value: Array) -> Array:
 
 _COARSE_ENOUGH = 2.0**-40
 _COARSER = 2  # bits of the precision that a key leaves out
-_NOISY = 12  # last bits of a float64 that may depend on the machine
-_GOLDEN, _ODD = 0x9E3779B97F4A7C15, np.uint64(0xBF58476D1CE4E5B9)  # of SplitMix64 (Steele, Lea and Flood 2014)
 _BINADE = np.uint64(0xFFF << 52)
-_HALF = np.uint64(32)

@@ -15,7 +15,7 @@ from ..spec.training import Batch, CrossEntropy, Loss, TrainingSpec
 from .arithmetic import Exact
 from .oracle import Named, OracleRun
 from .pairs import oracle
-from .tape import Value, total
+from .tape import Value, sum_of_rows
 from .updates import Update, clipped, global_norm
 
 Array = NDArray[Any]
@@ -65,9 +65,9 @@ def _loss(loss: Loss, run: OracleRun, update: list[Inputs], given: Inputs, targe
     for t, scores in enumerate(run.scores):
         seen = np.flatnonzero(valid[:, t])
         if seen.size:
-            parts.append(_entries(loss, scores.take(seen), targets[seen, t]).sum(1))
+            parts.append(_entries(loss, scores.take(seen), targets[seen, t]))
     nothing = Value(run.ops.zeros((1, 1, 1)), run.ops)
-    return total(parts) / divisor if parts else nothing
+    return sum_of_rows(parts) / divisor if parts else nothing
 
 
 def _valid(given: Inputs, head: Head) -> Array:

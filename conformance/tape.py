@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import Exact, Total
+from .arithmetic import Exact, Rows, Total
 
 Array = NDArray[Any]
-Pullback = Callable[[Array], Array]  # from the cotangent of a result to that of an argument
+Pullback = Callable[[Array], Array | Rows]  # from the cotangent of a result to that of an argument
 _ORDER = itertools.count()
 
 
@@ -90,7 +90,7 @@ class Value:
         ops, turned = self.ops, np.swapaxes(self.array, 1, 2)
         return self._make(
             ops.product(x.array, turned),
-            (self, lambda g: ops.product(np.swapaxes(g, 1, 2), x.array)),
+            (self, lambda g: Rows(np.swapaxes(g, 1, 2), x.array)),
             (x, lambda g: ops.product(g, self.array)),
         )
 
@@ -119,7 +119,9 @@ class Value:
         return self._make(y, (self, lambda g: self.ops.multiply(g, slope)))
 
     def take(self, rows: Array) -> "Value":
-        """Some of the rows."""
+        """Some of the rows, in their order."""
+        if len(rows) == self.array.shape[1]:
+            return self
 
         def pullback(g: Array) -> Array:
             found = self.ops.zeros((len(g), *self.array.shape[1:]))
@@ -129,7 +131,9 @@ class Value:
         return self._make(self.array[:, rows], (self, pullback))
 
     def put(self, rows: Array, other: "Value") -> "Value":
-        """The same with other values in some of the rows."""
+        """The same with other values in some of the rows, in their order."""
+        if len(rows) == self.array.shape[1]:
+            return other
         array = _repeated(self.array, len(other.array)).copy()
         array[:, rows] = other.array
         kept = np.ones((array.shape[1], 1), bool)
@@ -138,6 +142,8 @@ class Value:
 
     def units(self, first: int, last: int) -> "Value":
         """Some of the units."""
+        if last - first == self.array.shape[-1]:
+            return self
 
         def pullback(g: Array) -> Array:
             found = self.ops.zeros((len(g), *self.array.shape[1:]))
@@ -159,7 +165,7 @@ class Value:
         hot = np.zeros((1, self.array.shape[1], len(numbers)))
         hot[0, numbers, np.arange(len(numbers))] = 1.0
         chosen = self.ops.numbers.array(hot)
-        return self._make(self.array[:, numbers], (self, lambda g: self.ops.product(chosen, g)))
+        return self._make(self.array[:, numbers], (self, lambda g: Rows(chosen, g)))
 
     def unit_of_each(self, numbers: Array) -> "Value":
         """In every row the unit of the given number, (S, B, 1)."""
@@ -174,21 +180,26 @@ class Value:
 
     def sum(self, axis: int) -> "Value":
         """The sum over rows (1) or units (2), kept as an axis of length 1."""
-        shape = self.array.shape[1:]
-        return self._make(self.ops.sum(self.array, axis), (self, lambda g: np.broadcast_to(g, (len(g), *shape))))
+        return self._make(self.ops.sum(self.array, axis), (self, self._spread))
 
-    def _fitted(self, g: Array) -> Array:
+    def _fitted(self, g: Array) -> Array | Rows:
         """A cotangent summed over the axes along which this value was repeated; samples stay apart."""
-        for axis in range(1, g.ndim):
-            if self.array.shape[axis] == 1 and g.shape[axis] > 1:
-                g = self.ops.sum(g, axis)
-        return g
+        _, rows, units = self.array.shape
+        if units == 1 and g.shape[2] > 1:
+            g = self.ops.sum(g, 2)
+        return Rows(None, g) if rows == 1 and (g.shape[1] > 1 or not self.arguments) else g
+
+    def _spread(self, g: Array) -> Array:
+        """The cotangent of a sum for each of its terms."""
+        return np.broadcast_to(g, (len(g), *self.array.shape[1:]))
 
 
-def total(values: Sequence[Value]) -> Value:
-    """The sum of values of one shape."""
-    ops = values[0].ops
-    return Value(ops.total([value.array for value in values]), ops, [(value, lambda g: g) for value in values])
+def sum_of_rows(values: Sequence[Value]) -> Value:
+    """The sum over the rows of all values, (S, 1, N)."""
+    ops, total = values[0].ops, Total(values[0].ops)
+    for value in values:
+        total.add(Rows(None, value.array))
+    return Value(total.value(), ops, [(value, value._spread) for value in values])
 
 
 def pulled_back(seeds: Iterable[tuple[Value, Array]], leaves: Iterable[Value]) -> list[Array]:
@@ -199,11 +210,12 @@ def pulled_back(seeds: Iterable[tuple[Value, Array]], leaves: Iterable[Value]) -
     waiting: dict[int, tuple[Value, Total]] = {}
     heap: list[int] = []
 
-    def give(value: Value, cotangent: Array) -> None:
+    def give(value: Value, cotangent: Array | Rows) -> None:
         if value.order in waiting:
             waiting[value.order][1].add(cotangent)
         else:
-            waiting[value.order] = (value, Total(value.ops, cotangent))
+            waiting[value.order] = (value, Total(value.ops))
+            waiting[value.order][1].add(cotangent)
             heapq.heappush(heap, -value.order)
 
     for value, cotangent in seeds:
@@ -224,4 +236,4 @@ def pulled_back(seeds: Iterable[tuple[Value, Array]], leaves: Iterable[Value]) -
 
 def _repeated(array: Array, samples: int) -> Array:
     """One sample taken as many; several stay what they are."""
-    return np.broadcast_to(array, (max(len(array), samples), *array.shape[1:]))
+    return array if len(array) >= samples else np.broadcast_to(array, (samples, *array.shape[1:]))
