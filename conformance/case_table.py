@@ -3,7 +3,8 @@
 The product of variant, nonlinearity, bias and merge is complete; sequences, initial state and sizes are
 spread over it so that every pair of values of any two factors occurs. Further cases put embedding, head and
 context around some of them, and some have inputs of a thousand. An implementation that supports little meets little of
-all that, so that one forward layer alone is there with every nonlinearity and bias, on whole sequences.
+all that, so that one forward layer alone is there with every nonlinearity and bias, on whole sequences, and
+that in two sizes, as much is right by chance in one.
 """
 
 import itertools
@@ -63,16 +64,17 @@ def cases() -> tuple[Case, ...]:
     large = [next(case for case in plain if case.spec.nonlinearity == name) for name in ("tanh", "sigmoid")]
     drops = ModelSpec("stacked_bi_rnn", 2, 3, 2, dropout=Dropout(0.5, 0.5, 0.5), head=Head(2))  # which a run does not
     extremes = [*(replace(case, scale=4000.0) for case in large), Case(drops, 4, 5, "lengths", True)]
-    return tuple(dict.fromkeys([*found, *extremes, *bare_cases()]))
+    return tuple(dict.fromkeys([*found, *extremes, *bare_cases(), *other_bare_cases()]))
 
 
 def bare_cases() -> list[Case]:
     """One forward layer without lengths or parts, from zeros and from a state."""
-    made = itertools.product(NONLINEARITIES, BIASES, (False, True))
-    return [
-        _case({"variant": "simple_rnn", "nonlinearity": f, "bias": bias}, SIZES[0], "full", initial)
-        for f, bias, initial in made
-    ]
+    return _bare(SIZES[0], (False, True))
+
+
+def other_bare_cases() -> list[Case]:
+    """The same from zeros, with other B (a single row), T, I and H."""
+    return _bare(SIZES[1], (False,))
 
 
 def quick_cases() -> list[Case]:
@@ -141,6 +143,13 @@ def _spread(
 def _pairs(row: dict[str, Any]) -> set[frozenset[tuple[str, str]]]:
     values = [(name, str(value)) for name, value in row.items()]
     return {frozenset(pair) for pair in itertools.combinations(values, 2)}
+
+
+def _bare(sizes: Sizes, initials: Sequence[bool]) -> list[Case]:
+    return [
+        _case({"variant": "simple_rnn", "nonlinearity": f, "bias": bias}, sizes, "full", initial)
+        for f, bias, initial in itertools.product(NONLINEARITIES, BIASES, initials)
+    ]
 
 
 def _case(topology: dict[str, Any], sizes: Sizes, sequences: str, initial: bool) -> Case:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..spec.encoder_decoder import networks
-from .case_table import bare_cases, covering, factors
+from .case_table import bare_cases, covering, factors, other_bare_cases
 from .cases import Case
 from .items import Item
 from .outcomes import Outcome, unsupported
@@ -83,4 +83,4 @@ def _factors(item: Item) -> set[tuple[str, ...]]:
 
 
 def _bare() -> set[Any]:
-    return {case.with_bits(bits) for case in bare_cases() for bits in (24, 53)}
+    return {case.with_bits(bits) for case in (*bare_cases(), *other_bare_cases()) for bits in (24, 53)}

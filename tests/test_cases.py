@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnnzoo.conformance.arithmetic import Exact
-from rnnzoo.conformance.case_table import SIZES, cases, quick_cases, topologies
+from rnnzoo.conformance.case_table import SIZES, bare_cases, cases, other_bare_cases, quick_cases, topologies
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.checks import CHECKS
 from rnnzoo.conformance.items import items
@@ -39,6 +39,14 @@ def test_one_forward_layer_alone_meets_every_nonlinearity_and_bias_from_zeros_an
     alone = [c for c in cases() if c.spec.is_core and c.spec.variant == "simple_rnn" and c.sequences == "full"]
     found = {(c.spec.nonlinearity, c.spec.bias, c.initial) for c in alone if c.rows > 1 and c.steps > 1}
     assert found == set(itertools.product(NONLINEARITIES, BIASES, (False, True)))
+
+
+def test_one_forward_layer_alone_comes_in_two_sizes_that_have_no_number_in_common():
+    for first, second in zip(bare_cases()[::2], other_bare_cases(), strict=True):
+        assert (first.spec.nonlinearity, first.spec.bias) == (second.spec.nonlinearity, second.spec.bias)
+        one, other = ((c.rows, c.steps, c.spec.input_size, c.spec.hidden_size) for c in (first, second))
+        assert all(a != b for a, b in zip(one, other, strict=True)) and other[0] == 1
+        assert one[2] < one[3] and other[2] > other[3]
 
 
 def test_every_pair_of_values_of_two_factors_occurs():

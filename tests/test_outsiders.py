@@ -24,6 +24,7 @@ from rnnzoo.numpy_impl.backend import NumpyBackend
 from rnnzoo.spec import ModelSpec, Result
 from rnnzoo.spec.definitions import BIASES
 from rnnzoo.spec.errors import ConformanceError, FileError
+from rnnzoo.spec.model import NONLINEARITIES
 
 BACKENDS = """
 import os, signal, time
@@ -361,6 +362,26 @@ def test_a_quick_look_at_one_that_supports_little_has_all_that_it_supports():
         assert {one.case.sequences for one in own} == {"full", *{i.case.sequences for i in table if run_only_asks(i)}}
     assert set().union(*(values(one) for one in met)) == found.values
     assert declaration(Narrow(), chosen, table, quick=False).further == ()
+
+
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+def test_what_is_right_in_one_size_alone_fails_a_quick_look(nonlinearity: str, bias: str):
+    class Chance(NumpyBackend):
+        takes, dtypes, encoder_decoders = (), ("float64",), False
+
+        def supports(self, spec: Any) -> str | None:
+            fits = (spec.variant, spec.nonlinearity, spec.bias) == ("simple_rnn", nonlinearity, bias) and spec.is_core
+            return None if fits else "one layer"
+
+        def run(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Result:
+            found = super().run(model, inputs, *args, **kwargs)
+            return found if model.spec.input_size == 2 else Result(found.outputs + 1e-3, found.final_states)
+
+    quick = items(quick=True)
+    found = declaration(Chance(), quick, items(), quick=True)
+    outcomes = [run(Chance(), one) for one in [*quick, *found.further] if one.check == "results"]
+    assert {"passed", "failed"} <= {outcome.verdict for outcome in outcomes}
 
 
 def test_a_quick_look_in_two_processes_runs_each_item_once(theirs: Path):
