@@ -14,7 +14,8 @@ from .diagnosis import DIAGNOSED, diagnosed
 from .implementations import Implementation, implementation
 from .items import Item, items
 from .known_failures import Known, marked, matching_nothing, matching_passed, of, read
-from .outcomes import HANGS, SECONDS, Outcome, not_run, run
+from .outcomes import SECONDS, Outcome, run
+from .patience import Patience
 from .raised import described
 from .summaries import failure
 
@@ -78,26 +79,25 @@ class _Runner:
 
     def __init__(self, implementation: Implementation, known: list[Known], seconds: float) -> None:
         self._implementation, self._known, self._seconds = implementation, known, seconds
-        self._hung: list[str] = []
+        self._patience = Patience()
         self._diagnose = DIAGNOSED
 
     def outcome(self, item: Item) -> Outcome:
         """What came of an item; of a failure that is not known, with where it begins and a smaller case."""
-        if len(self._hung) >= HANGS:
-            return not_run(item, self._hung)
+        if self._patience.lost:
+            return self._patience.not_run(item)
         backend, clock = self._implementation.load(), _Alarm(self._seconds)
         found = marked(self._within(clock, item, partial(run, backend, item, clock.aside)), self._known)
-        if found.hung:
-            self._hung.append(item.name)
-        elif found.verdict == "failed" and self._diagnose > 0:
+        self._patience.note(found)
+        if found.verdict == "failed" and not found.ended and self._diagnose > 0:
             self._diagnose -= 1
             return self._diagnosed(backend, found)
         return found
 
     def _diagnosed(self, backend: Any, found: Outcome) -> Outcome:
         looked_into = self._within(_Alarm(self._seconds), found.item, partial(diagnosed, backend, found))
-        if looked_into.hung:
-            self._hung.append(found.item.name)
+        if looked_into.ended:
+            self._patience.note(looked_into)
             return found
         return looked_into
 
@@ -107,7 +107,7 @@ class _Runner:
                 return work()
         except _LateError as error:
             what = f"no result in {self._seconds:g} seconds; it was interrupted"
-            return Outcome(item, "failed", (), described(error, what), hung=True)
+            return Outcome(item, "failed", (), described(error, what), ended="hung")
 
 
 class _LateError(BaseException):

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +16,11 @@ from .comparison import Comparison
 from .divergence import Divergence
 from .expected import cotangents_alone, truth_and_bounds
 from .items import Item
-from .program import HangError
+from .program import HangError, LostError
 from .raised import described
 from .trajectories import Trajectory
 
 SECONDS = 300.0  # for an item, if nobody says otherwise: what takes longer hangs
-HANGS = 2  # after which an implementation is given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,8 @@ class Outcome:
         seconds: that it took, the truth included where it was not known yet.
         divergence: of a failure, where it begins.
         smaller: of a failure, a small item that fails in the same way.
-        hung: of a failure, whether no answer came in time.
+        ended: of a failure, how the process that owed an answer ended: `hung` where none came in time, `crashed`; or
+            empty.
         ran: whether the item was run at all.
     """
 
@@ -46,7 +46,7 @@ class Outcome:
     seconds: float = 0.0
     divergence: Divergence | None = None
     smaller: Item | None = None
-    hung: bool = False
+    ended: str = ""
     ran: bool = True
 
     @property
@@ -78,7 +78,7 @@ def run(backend: Any, item: Item, aside: Callable[[], AbstractContextManager[Non
         return Outcome(item, "failed", (), described(error), time.perf_counter() - start)
     with aside():
         _prepare(item)
-    hung = False
+    ended = ""
     try:
         own = copy.deepcopy(item.case)  # whatever a backend writes into it, the truth and other backends do not see
         every = CHECKS[item.check].run(backend, own, item.dtype)
@@ -89,14 +89,14 @@ def run(backend: Any, item: Item, aside: Callable[[], AbstractContextManager[Non
     except ConformanceError as error:
         verdict, found, message = "failed", (), str(error)
     except (Exception, SystemExit) as error:  # a backend may raise anything: that is a finding, not the suite's end
-        verdict, found, message, hung = "failed", (), described(error), isinstance(error, HangError)
-    return Outcome(item, verdict, found, message, time.perf_counter() - start, hung=hung)
+        verdict, found, message, ended = "failed", (), described(error), _ended(error)
+    return Outcome(item, verdict, found, message, time.perf_counter() - start, ended=ended)
 
 
-def not_run(item: Item, hung: Sequence[str]) -> Outcome:
-    """The outcome of an item of an implementation that was given up, as it hung in the items of these names."""
-    message = f"not run: it hung in {HANGS} items and was given up ({', '.join(hung[:HANGS])})"
-    return Outcome(item, "failed", (), message, ran=False)
+def _ended(error: BaseException) -> str:
+    if isinstance(error, HangError):
+        return "hung"
+    return "crashed" if isinstance(error, LostError) else ""
 
 
 def _prepare(item: Item) -> None:

@@ -21,7 +21,11 @@ LAST_WORDS = 2000  # characters of a program's own text that a message shows
 GRACE = 2.0  # seconds that a program has to end by itself
 
 
-class HangError(BackendError):
+class LostError(BackendError):
+    """The program is gone, and has to be started again: it ended, or was killed for what it did."""
+
+
+class HangError(LostError):
     """No answer came in time."""
 
 
@@ -46,7 +50,7 @@ class Program:
                 list(command), bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
             )
         except (OSError, ValueError, IndexError) as error:
-            raise BackendError(f"{self._title}: cannot be started: {error}; give a program and its arguments") from None
+            raise LostError(f"{self._title}: cannot be started: {error}; give a program and its arguments") from None
         self.stop = weakref.finalize(self, _stop, self._process, self._numbers, min(GRACE, timeout))
         assert self._process.stdout and self._process.stderr
         self._output, self._errors = self._process.stdout.fileno(), self._process.stderr.fileno()
@@ -126,7 +130,7 @@ class Program:
         number = f"signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"exit status {status}"
         self._fail(command, f"expected an answer, but it ended with {number}")
 
-    def _fail(self, command: str, what: str, error: type[BackendError] = BackendError) -> NoReturn:
+    def _fail(self, command: str, what: str, error: type[LostError] = LostError) -> NoReturn:
         told = self.last_words()
         self.stop.detach()
         _end(self._process)

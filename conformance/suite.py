@@ -6,14 +6,15 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .declared import Declaration
 from .diagnosis import DIAGNOSED
 from .implementations import Implementation
 from .items import Item
-from .outcomes import HANGS, Outcome, not_run
+from .outcomes import Outcome
+from .patience import Patience
 from .worker_process import Ended, Work, Worker
 
 Found = tuple[Implementation, Outcome | Declaration]
@@ -40,14 +41,14 @@ class Plan:
 
 @dataclass
 class _Piece:
-    """Items of one implementation that a process takes; `hung` is shared by all of its pieces."""
+    """Items of one implementation that a process takes, and the patience with it."""
 
     implementation: Implementation
     plan: Plan
     waiting: list[Item]
     table: tuple[Item, ...]
     folder: Path
-    hung: list[str]
+    patience: Patience
     diagnose: int = field(default=DIAGNOSED)
 
     def work(self) -> Work:
@@ -70,7 +71,7 @@ def run_suite(implementations: Sequence[Implementation], plan: Plan) -> Iterator
 
     They take consecutive items, as the truth of a case serves several, and what a framework compiles does, too.
     What one implementation had to be held against is kept for the others. The last begin: those that load a framework
-    take longest, and so are not left alone at the end. One that hung in `HANGS` items is given up.
+    take longest, and so are not left alone at the end. One that hangs or crashes again and again is given up.
     """
     jobs = plan.jobs or os.cpu_count() or 1
     found: queue.SimpleQueue[Found | BaseException | None] = queue.SimpleQueue()
@@ -109,7 +110,14 @@ def _pieces(implementation: Implementation, plan: Plan, jobs: int, folder: Path)
     """As many as there are processes; the first is asked what the implementation supports."""
     size, hung = -(-len(plan.items) // jobs), list[str]()
     return [
-        _Piece(implementation, plan, list(plan.items[k : k + size]), tuple(plan.table) if k == 0 else (), folder, hung)
+        _Piece(
+            implementation,
+            plan,
+            list(plan.items[k : k + size]),
+            tuple(plan.table) if k == 0 else (),
+            folder,
+            Patience(hung),
+        )
         for k in range(0, len(plan.items), size)
     ]
 
@@ -117,8 +125,8 @@ def _pieces(implementation: Implementation, plan: Plan, jobs: int, folder: Path)
 def _outcomes(piece: _Piece, stopped: threading.Event) -> Iterator[Outcome | Declaration]:
     """The outcomes of a piece; where its process ends or hangs, that item fails, and another process goes on."""
     while piece.waiting and not stopped.is_set():
-        if len(piece.hung) >= HANGS:
-            yield from (not_run(item, piece.hung) for item in piece.waiting)
+        if piece.patience.lost:
+            yield from map(piece.patience.not_run, piece.waiting)
             return
         with Worker(piece.work(), stopped) as worker:
             yield from _of_one_process(piece, worker, stopped)
@@ -132,19 +140,18 @@ def _of_one_process(piece: _Piece, worker: Worker, stopped: threading.Event) -> 
             return
         piece.waiting += declared.further
         yield declared
-    while piece.waiting and not stopped.is_set() and len(piece.hung) < HANGS:
+    while piece.waiting and not stopped.is_set() and not piece.patience.lost:
         outcome = worker.receive()
         if isinstance(outcome, Ended):
             yield _broken(piece, outcome)
             return
-        item = piece.waiting.pop(0)
-        if outcome.hung:
-            piece.hung.append(item.name)
-        elif outcome.verdict == "failed" and piece.diagnose > 0:
+        piece.waiting.pop(0)
+        piece.patience.note(outcome)
+        if outcome.verdict == "failed" and not outcome.ended and piece.diagnose > 0:
             piece.diagnose -= 1
             diagnosis = worker.receive()
             if isinstance(diagnosis, Ended):
-                piece.hung += [item.name] if diagnosis.hung else []
+                piece.patience.note(replace(outcome, ended=diagnosis.how))
                 yield outcome
                 return
             outcome = diagnosis
@@ -153,6 +160,6 @@ def _of_one_process(piece: _Piece, worker: Worker, stopped: threading.Event) -> 
 
 def _broken(piece: _Piece, ended: Ended) -> Outcome:
     """The item that a process owed."""
-    item = piece.waiting.pop(0)
-    piece.hung += [item.name] if ended.hung else []
-    return Outcome(item, "failed", (), ended.message, hung=ended.hung)
+    outcome = Outcome(piece.waiting.pop(0), "failed", (), ended.message, ended=ended.how)
+    piece.patience.note(outcome)
+    return outcome

@@ -69,7 +69,7 @@ def _answer(work: Work, send: Send) -> None:
         send(limit)
         outcome = run(backend, item, aside)
         send(outcome)  # before the diagnosis, in which a broken backend may break again
-        if outcome.verdict == "failed" and not outcome.hung and diagnose > 0:
+        if outcome.verdict == "failed" and not outcome.ended and diagnose > 0:
             diagnose -= 1
             send(limit + (work.seconds or DIAGNOSIS))
             send(diagnosed(backend, outcome))

@@ -48,10 +48,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a process that owed an answer: how, and whether it hung."""
+    """The end of a process that owed an answer: in words, and `hung` or `crashed`."""
 
     message: str
-    hung: bool
+    how: str
 
 
 class Worker:
@@ -89,16 +89,16 @@ class Worker:
                 self._allowed = answer
         except EOFError:
             if self._stopped.is_set():
-                return Ended("stopped", hung=False)
+                return Ended("stopped", "crashed")
             ending = _ending(self._process.wait())
-            return Ended(self._told(f"the backend's process ended with {ending}"), hung=False)
+            return Ended(self._told(f"the backend's process ended with {ending}"), "crashed")
         except TimeoutError:
             self._process.send_signal(signal.SIGUSR1)  # it writes down where it is
             end = time.monotonic() + 1.0
             while not self._dump.stat().st_size and time.monotonic() < end:
                 time.sleep(0.01)
             time.sleep(0.05)
-            return Ended(self._told(f"no result in {self._allowed:g} seconds; the process was stopped"), hung=True)
+            return Ended(self._told(f"no result in {self._allowed:g} seconds; the process was stopped"), "hung")
         if isinstance(answer, RnnZooError):
             raise answer
         return answer

@@ -18,7 +18,8 @@ from rnnzoo.conformance.cases import DTYPES, Case
 from rnnzoo.conformance.declared import declaration, untested, values
 from rnnzoo.conformance.diagnosis import diagnosed
 from rnnzoo.conformance.items import Item, item, items
-from rnnzoo.conformance.outcomes import HANGS, run
+from rnnzoo.conformance.outcomes import Outcome, run
+from rnnzoo.conformance.patience import CRASHES, HANGS, Patience
 from rnnzoo.conformance.training import quick_training_cases
 from rnnzoo.numpy_impl.backend import NumpyBackend
 from rnnzoo.spec import ModelSpec, Result
@@ -100,7 +101,7 @@ def _pytest(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
     return _run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_theirs.py")
 
 
-# --- hanging ---
+# --- hanging and crashing ---
 
 
 def test_an_implementation_that_hangs_twice_is_given_up_and_the_rest_fails_unrun(theirs: Path):
@@ -121,7 +122,7 @@ HANGING_PROGRAM = """
 import json, sys, time
 VALUES = {
     "dtypes": ["float64"], "cells": ["rnn"], "variants": ["simple_rnn"], "nonlinearities": ["tanh"],
-    "biases": ["single"],
+    "biases": ["none", "single", "double"],
     "merges": [], "heads": [], "parts": [], "takes": ["lengths", "initial_state"], "gives": ["results"],
 }
 for line in sys.stdin:
@@ -140,6 +141,41 @@ def test_a_program_that_hangs_is_given_up_too(tmp_path: Path):
     done = _check(tmp_path, "--process", command, "--quick", "--item-seconds", "0.5", "--jobs", "1")
     assert done.returncode == 1 and done.stdout.count("expected an answer within 0.5 s") == HANGS
     assert "NOT RUN slow: " in done.stdout and "one step more" in done.stdout
+
+
+@pytest.mark.parametrize(("what", "message"), [
+    ("sys.exit(3)", "it ended with exit status 3"),
+    ("print('hello', flush=True); continue", "got b'hello'"),
+])  # fmt: skip
+def test_a_program_that_is_lost_in_every_item_is_given_up_and_the_rest_fails_unrun(
+    what: str, message: str, tmp_path: Path
+):
+    (tmp_path / "slow.py").write_text(HANGING_PROGRAM % what)
+    command = f"{sys.executable} {tmp_path / 'slow.py'}"
+    done = _check(tmp_path, "--process", command, "--quick", "--jobs", "1", "--report", "found")
+    outcomes = json.loads((tmp_path / "found" / "report.json").read_text())["outcomes"]
+    asked = [one for one in outcomes if one["verdict"] == "failed"]
+    unrun = [one for one in asked if one["message"].startswith(f"not run: it crashed in {CRASHES} items in a row")]
+    assert done.returncode == 1 and done.stdout.count(message) == len(asked) - len(unrun) == CRASHES
+    assert f"NOT RUN slow: {len(unrun)} items" in done.stdout and not any(o["verdict"] == "passed" for o in outcomes)
+
+
+def test_a_backend_that_crashes_in_every_item_is_given_up_too(theirs: Path):
+    done = _check(theirs, "--backend", "theirs:CRASHES", "--item", "results-float32-simple_rnn-*-full-*", "--jobs", "1")
+    assert done.returncode == 1 and done.stdout.count("ended with signal 11") == CRASHES
+    assert re.search(
+        rf"NOT RUN theirs:CRASHES: \d+ items, not run: it crashed in {CRASHES} items in a row", done.stdout
+    )
+
+
+def test_crashes_between_which_something_is_answered_do_not_add_up():
+    patience, one = Patience(), item("results", Case(SIMPLE, 2, 3), "float64")
+    crash, failure, skip = (Outcome(one, "failed", ended="crashed"), Outcome(one, "failed"), Outcome(one, "skipped"))
+    for outcome in [*[crash] * (CRASHES - 1), failure, *[crash, skip] * (CRASHES - 1)]:
+        patience.note(outcome)
+    assert patience.lost is None
+    patience.note(crash)
+    assert patience.lost and patience.not_run(one).verdict == "failed"
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
