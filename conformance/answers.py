@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec.backend import Result
+from ..spec.contract import asked
 from ..spec.encoder_decoder import AnySpec, networks
 from ..spec.errors import ConformanceError, listed
 from ..spec.inputs import Cotangents
@@ -23,7 +24,7 @@ RESULT = "a Result of rnnzoo.spec: outputs, final_states (arrays by name of stat
 def results(backend: Any, model: Any, spec: AnySpec, given: Mapping[str, Any]) -> dict[str, Array]:
     """Everything that a run gives, by name. Raises ConformanceError where it is no result of such a model."""
     inputs, others = _parted(given)
-    found = backend.run(model, inputs, **others)
+    found = asked(backend, "run", model, inputs, **others)
     if not isinstance(found, Result):
         raise ConformanceError(f"run: expected {RESULT}, got {_shown(found)}")
     _checked("run, final_states", found.final_states)
@@ -49,7 +50,9 @@ def result_shapes(spec: AnySpec, rows: int, steps: int) -> Shapes:
 def gradients(backend: Any, model: Any, given: Mapping[str, Any], cotangents: Cotangents) -> dict[str, Array]:
     """All gradients by name. Raises ConformanceError where they are none."""
     inputs, others = _parted(given)
-    found = backend.gradients(
+    found = asked(
+        backend,
+        "gradients",
         model,
         inputs,
         outputs_cotangent=cotangents.outputs,
@@ -62,12 +65,12 @@ def gradients(backend: Any, model: Any, given: Mapping[str, Any], cotangents: Co
 
 def weights(backend: Any, model: Any) -> dict[str, Array]:
     """The weights by their canonical names. Raises ConformanceError where they are none."""
-    return _checked("to_spec", backend.to_spec(model))
+    return _checked("to_spec", asked(backend, "to_spec", model))
 
 
 def update(trainer: Any, *batches: Batch) -> tuple[float, float]:
     """Loss and gradient norm of one update. Raises ConformanceError where they are no two numbers."""
-    found = trainer.step(*batches)
+    found = asked(trainer, "step", *batches)
     try:
         loss, norm = (float(number) for number in found)
     except (TypeError, ValueError):
@@ -79,7 +82,7 @@ def update(trainer: Any, *batches: Batch) -> tuple[float, float]:
 
 def state(trainer: Any) -> dict[str, Array]:
     """What a trainer keeps, by name. Raises ConformanceError where that is no mapping of arrays."""
-    return _checked("trainer, state", trainer.state())
+    return _checked("trainer, state", asked(trainer, "state"))
 
 
 def _parted(given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

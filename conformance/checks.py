@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spec.contract import asked
 from ..spec.encoder_decoder import AnySpec, Source
 from ..spec.errors import ConformanceError, RnnZooError
 from ..spec.initializers import INITIALIZERS, Initializer
@@ -47,14 +48,14 @@ def check_weights(backend: Any, case: AnyCase, dtype: str) -> Iterator[Compariso
     """Initial values are the spec's, conversion there and back keeps every bit, and a wrong weight changes nothing."""
     state = _global_random_state()
     for spec, seed in ((case.spec, 5), (_initialised(case.spec, INITIALIZERS["keras"]), 2**40 + 7)):
-        model = backend.build(spec, seed=seed, dtype=dtype)
+        model = asked(backend, "build", spec, seed=seed, dtype=dtype)
         yield from identical("initial", answers.weights(backend, model), initial_weights(spec, seed, dtype))
     yield from identical("global random state", _global_random_state(), state)
     weights = {name: array.astype(dtype) for name, array in case.weights.items()}
     name = next(reversed(weights))
     weights[name].flat[0] = -0.0
     given = {key: array.copy() for key, array in weights.items()}
-    backend.from_spec(model, given)
+    asked(backend, "from_spec", model, given)
     yield from identical("round trip", answers.weights(backend, model), weights)
     for array in (*given.values(), *answers.weights(backend, model).values()):
         array[...] = 7  # neither what was given nor what was returned is the model's own memory
@@ -111,8 +112,8 @@ def check_padding(backend: Any, case: AnyCase, dtype: str) -> Iterator[Compariso
 
 def check_relu_at_zero(backend: Any, case: AnyCase, dtype: str) -> Iterator[Comparison]:
     """The derivative of relu at 0 is 0: where every sum is 0, every gradient but the last affine map's is."""
-    model = backend.build(case.spec, dtype=dtype)
-    backend.from_spec(model, {name: np.zeros_like(array, dtype) for name, array in case.weights.items()})
+    model = asked(backend, "build", case.spec, dtype=dtype)
+    asked(backend, "from_spec", model, {name: np.zeros_like(array, dtype) for name, array in case.weights.items()})
     cotangents = Cotangents(case.cotangents.outputs, None, None)
     for name, value in answers.gradients(backend, model, _given(case), cotangents).items():
         yield zero(f"gradient of {name}", value)
@@ -125,11 +126,11 @@ def check_training(backend: Any, case: TrainingCase, dtype: str) -> Iterator[Com
     """
     model = _model(backend, case.case, dtype)
     *first, last = case.updates()
-    trainer = backend.trainer(model, case.training)
+    trainer = asked(backend, "trainer", model, case.training)
     steps = [answers.update(trainer, *batches) for batches in first]
     if dtype == "float64":
-        state, trainer = answers.state(trainer), backend.trainer(model, case.training)
-        trainer.load_state(state)
+        state, trainer = answers.state(trainer), asked(backend, "trainer", model, case.training)
+        asked(trainer, "load_state", state)
     steps.append(answers.update(trainer, *last))
     found = {"loss": np.array([s[0] for s in steps]), "gradient norm": np.array([s[1] for s in steps])}
     expected, limits = truth_and_bounds("training", case, dtype)
@@ -142,9 +143,9 @@ def check_trajectory(backend: Any, case: Trajectory, dtype: str) -> Iterator[Com
     """Loss, gradient norm, weights and state after every update, for as many as the bound means something."""
     expected, limits = truth_and_bounds("trajectory", case, dtype)
     count = max(meaningful(expected, limits), 1)  # where there is none, the first says why
-    model = backend.build(case.spec, dtype=dtype)
-    backend.from_spec(model, {name: array.astype(dtype) for name, array in case.weights.items()})
-    trainer, after = backend.trainer(model, case.training), list[dict[str, Any]]()
+    model = asked(backend, "build", case.spec, dtype=dtype)
+    asked(backend, "from_spec", model, {name: array.astype(dtype) for name, array in case.weights.items()})
+    trainer, after = asked(backend, "trainer", model, case.training), list[dict[str, Any]]()
     for batch in case.batches[:count]:
         loss, norm = answers.update(trainer, batch)
         after.append({"loss": loss, "gradient norm": norm, **answers.weights(backend, model), **answers.state(trainer)})
@@ -194,8 +195,8 @@ def _global_random_state() -> dict[str, Array]:
 
 
 def _model(backend: Any, case: AnyCase, dtype: str) -> Any:
-    model = backend.build(case.spec, dtype=dtype)
-    backend.from_spec(model, {name: array.astype(dtype) for name, array in case.weights.items()})
+    model = asked(backend, "build", case.spec, dtype=dtype)
+    asked(backend, "from_spec", model, {name: array.astype(dtype) for name, array in case.weights.items()})
     return model
 
 
@@ -226,7 +227,7 @@ def _initialised(spec: AnySpec, rule: Initializer) -> AnySpec:
 
 def _refuses(backend: Any, model: Any, what: str, weights: Mapping[str, Array]) -> None:
     try:
-        backend.from_spec(model, weights)
+        asked(backend, "from_spec", model, weights)
     except (RnnZooError, ValueError, KeyError, TypeError):
         return
     raise ConformanceError(f"from_spec: expected an error for weights {what}, got none")

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ..spec.backend import TAKES
 from ..spec.backend import unsupported as not_a_model
+from ..spec.contract import TAKES
 from ..spec.errors import ConformanceError, InputError, UnsupportedError
 from .cases import DTYPES
 from .checks import CHECKS

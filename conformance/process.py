@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -13,15 +13,16 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from ..spec.backend import TAKES, Result
+from ..spec.backend import Result
 from ..spec.checkpoint import check_readable
+from ..spec.contract import TAKES, check_names, check_values
 from ..spec.definitions import BIASES, cell_names, variant_names
-from ..spec.errors import BackendError, FileError, UnsupportedError, listed
+from ..spec.errors import BackendError, FileError, UnsupportedError, shown
 from ..spec.inputs import Cotangents, Inputs, state_gradients
 from ..spec.model import MERGES, NONLINEARITIES, ModelSpec
 from ..spec.parameters import DTYPES, parameters
 from .answers import Shapes, result_shapes
-from .program import Program, readable, shown
+from .program import Program, readable
 from .stateless import DifferentiatingStatelessBackend, StatelessBackend, StatelessModel
 
 Array = NDArray[Any]
@@ -120,7 +121,7 @@ class ProcessBackend(StatelessBackend):
 
 def _introduction(found: Mapping[str, Any]) -> tuple[str, str, str]:
     """Name, version and language; known failures are in a file of that name."""
-    _check_names("start", found, ("name", "version", "language"))
+    check_names("start", found, ("name", "version", "language"))
     if wrong := [key for key, value in found.items() if not isinstance(value, str) or not value]:
         raise BackendError(f"start, {wrong[0]}: expected a text, got {shown(found[wrong[0]])}")
     if not re.fullmatch(r"\w[\w.+-]*", found["name"], re.ASCII):
@@ -135,11 +136,9 @@ def _declaration(found: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         "biases": BIASES, "merges": MERGES, "heads": ("steps", "final"), "parts": ("embedding", "context"),
         "takes": TAKES, "gives": ("results", "gradients"),
     }  # fmt: skip
-    _check_names("describe", found, known)
+    check_names("describe", found, known)
     for key, values in found.items():
-        good = isinstance(values, list) and all(isinstance(value, str) and value in known[key] for value in values)
-        if not good or not (values or key in MAY_BE_EMPTY):
-            raise BackendError(f"describe, {key}: expected a list out of {listed(known[key])}, got {shown(values)}")
+        check_values(f"describe, {key}", values, known[key], empty=key in MAY_BE_EMPTY)
     if "results" not in found["gives"]:
         raise BackendError("describe, gives: expected 'results' among them, got gradients alone")
     return {key: tuple(values) for key, values in found.items()}
@@ -161,7 +160,7 @@ def _answered(path: Path, shapes: Shapes, code: str) -> dict[str, Array]:
     try:
         check_readable(path)
         with safetensors.safe_open(path, framework="numpy") as file:
-            _check_names(path.name, file.keys(), shapes)
+            check_names(path.name, file.keys(), shapes)
             for name, shape in shapes.items():
                 part = file.get_slice(name)
                 dtype, got = part.get_dtype(), tuple(part.get_shape())
@@ -171,9 +170,3 @@ def _answered(path: Path, shapes: Shapes, code: str) -> dict[str, Array]:
     except (FileError, safetensors.SafetensorError, OSError) as error:
         why = readable(str(error))
         raise BackendError(f"{path.name}: expected a whole safetensors file in answer: {why}") from error
-
-
-def _check_names(where: str, found: Collection[str], expected: Collection[str]) -> None:
-    if set(found) != set(expected):
-        missing, surplus = set(expected) - set(found), set(found) - set(expected)
-        raise BackendError(f"{where}: missing {listed(missing)}; surplus {readable(listed(surplus))}")

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ..spec.errors import BackendError, UnsupportedError
+from ..spec.errors import BackendError, UnsupportedError, shown
 
 PROTOCOL = 1
 LONGEST_LINE = 2**20  # bytes
@@ -140,12 +140,6 @@ class Program:
 def readable(text: str) -> str:
     """A program's text as a report can hold it: its end, without control characters."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text[-LAST_WORDS:])
-
-
-def shown(value: object) -> str:
-    """What came instead, for a message: its beginning."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _send(process: "subprocess.Popen[bytes]", message: Mapping[str, Any]) -> None:

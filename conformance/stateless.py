@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..spec.backend import TAKES, Result, unsupported
+from ..spec.backend import Result, unsupported
+from ..spec.contract import TAKES
 from ..spec.errors import UnsupportedError
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
 from ..spec.model import ModelSpec

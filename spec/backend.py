@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
 
+from .contract import asked, check_backend
 from .encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from .errors import BackendError, UnsupportedError, listed
 from .found import FoundFile, Hints
@@ -23,7 +24,6 @@ from .parameters import Weights
 from .training import Batch, TrainingSpec
 
 ENTRY_POINTS = "rnnzoo.backends"
-TAKES = ("lengths", "mask", "initial_state")  # the optional arrays of a run; a backend's `takes` may have fewer
 Array = NDArray[Any]
 
 
@@ -182,7 +182,7 @@ def unsupported(backend: Any, spec: AnySpec) -> str | None:
     """Why the backend does not have the model, or None. Raises BackendError where its `supports` gives neither."""
     if isinstance(spec, EncoderDecoderSpec) and not getattr(backend, "encoder_decoders", False):
         return f"{backend.name} has no encoder-decoder models"
-    reason: str | None = backend.supports(spec)
+    reason: str | None = asked(backend, "supports", spec)
     if reason is None or isinstance(reason, str):
         return reason
     raise BackendError(
@@ -215,16 +215,12 @@ def load_backend(name: str) -> Any:
 
 
 def checked_backend(backend: Any, name: str) -> Any:
-    """The backend itself. Raises BackendError when a required part is missing."""
+    """The backend itself. Raises BackendError when a required part is missing, or a declaration is none."""
     if isinstance(backend, type):
         raise BackendError(
             f"backend {name!r}: expected an object, got the class {backend.__name__}; name an instance of it"
         )
-    required = ("name", "supports", "build", "run", "to_spec", "from_spec")
-    if missing := [part for part in required if not hasattr(backend, part)]:
-        raise BackendError(
-            f"backend {name!r}: missing {listed(missing)}; required are {', '.join(required)} (SPEC.md, 13)"
-        )
+    check_backend(f"backend {name!r}", backend)
     return backend
 
 

@@ -42,3 +42,9 @@ def listed(names: Iterable[object]) -> str:
     """Names for a message: sorted, quoted, `none` when there are none."""
     found = sorted(str(name) for name in names)
     return ", ".join(f"'{name}'" for name in found) or "none"
+
+
+def shown(value: object) -> str:
+    """What came instead, for a message: its beginning."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

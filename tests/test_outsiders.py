@@ -212,6 +212,38 @@ def test_calls_begin_in_the_implementation_and_a_crash_tells_them_too(theirs: Pa
     assert 'theirs.py", line' in lines[0] and "os.kill" in lines[1] and "again: " in lines[2]
 
 
+SIGNATURES = [
+    ("results", "def run(self, model, inputs): ...", "run(model, inputs, lengths=..., initial_state=...)"),
+    ("results", "def run(self, *given, mood, **named): ...", "missing 1 required keyword-only argument: 'mood'"),
+    ("results", "def build(self, spec): ...", "build(spec, dtype=...)"),
+    ("results", "def from_spec(self, model): ...", "from_spec(model, weights)"),
+    ("weights", "def to_spec(self): ...", "to_spec(model)"),
+    ("results", "def supports(self): ...", "supports(spec)"),
+    ("gradients", "def gradients(self, model, inputs, grad): ...", "gradients(model, inputs, outputs_cotangent=..., "),
+    ("training", "def trainer(self, model): ...", "trainer(model, training)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "method", "words"), SIGNATURES)
+def test_a_method_that_takes_other_arguments_is_told_with_its_place_and_the_call(check: str, method: str, words: str):
+    name = method.split("(")[0].removeprefix("def ")
+    source = f"class Odd(NumpyBackend):\n\n    {method}"
+    exec(compile(source, "/their/file.py", "exec"), {"NumpyBackend": NumpyBackend}, made := {})
+    case = quick_training_cases()[0] if check == "training" else Case(SIMPLE, 2, 3, "lengths", True)
+    first, second, *others = run(made["Odd"](), item(check, case, "float64")).message.split("\n")
+    assert words in first and f"got {name}(" in first and "(SPEC.md, 13.3)" in first
+    assert second == f'  File "/their/file.py", line 3, in {name}' and not others
+
+
+def test_an_error_of_a_methods_own_code_is_not_taken_for_its_arguments():
+    class Own(NumpyBackend):
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            return len(3)  # type: ignore[arg-type]
+
+    message = run(Own(), item("results", Case(SIMPLE, 2, 3), "float64")).message
+    assert message.startswith("TypeError: object of type 'int' has no len()") and "return len(3)" in message
+
+
 def test_deep_calls_are_left_out_in_the_middle():
     class Deep(NumpyBackend):
         def run(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Result:

@@ -5,10 +5,12 @@ import sys
 import types
 from collections.abc import Callable
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import pytest
 
+from rnnzoo.conformance import conformance_tests
 from rnnzoo.spec import Backend, Result, backend, backend_names, load_backend
 from rnnzoo.spec.errors import BackendError
 
@@ -118,6 +120,46 @@ def test_an_outside_object_is_found_by_module_and_name(third_party: types.Module
 def test_an_outside_object_that_is_no_backend_is_refused(third_party: types.ModuleType, name: str, words: str) -> None:
     with pytest.raises(BackendError, match=words):
         load_backend(name)
+
+
+TYPING_ERRORS = [
+    ({"takes": ("lenghts",)}, "takes: expected a list out of 'initial_state', .*'lenghts' is nearest to 'lengths'"),
+    ({"takes": "lengths"}, "takes: expected a list out of .*, got 'lengths'$"),
+    ({"dtypes": ("float_32",)}, "dtypes: expected a list out of 'float32', 'float64', got .*nearest to 'float32'"),
+    ({"dtypes": (np.float32,)}, "dtypes: expected a list out of .*, got .*numpy.float32"),
+    ({"dtype": ("float32",)}, "expected the optional parts .*, got 'dtype' .*nearest to 'dtypes'.*rename it"),
+    ({"gradient": print}, "got 'gradient' .*nearest to 'gradients'"),
+    ({"encoder_decoder": True}, "got 'encoder_decoder' .*nearest to 'encoder_decoders'"),
+    ({"hold_weights": False}, "got 'hold_weights' .*nearest to 'holds_weights'"),
+    ({"holds_weights": "no"}, "holds_weights: expected True or False, got 'no'"),
+    ({"gradients": None}, "gradients: expected a method, got None; or leave it out"),
+    ({"name": None}, "name: expected a text, got None"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["package.module:OBJECT", "entry point", "conformance_tests"])
+@pytest.mark.parametrize(("declared", "words"), TYPING_ERRORS, ids=lambda value: str(value)[:24])
+def test_a_typing_error_in_what_a_backend_declares_is_refused_by_name(
+    by: str, declared: dict[str, Any], words: str, third_party: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vars(third_party.OBJECT).update(declared)
+    point = metadata.EntryPoint("mine", "outside_backends:OBJECT", backend.ENTRY_POINTS)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+    load = conformance_tests if by == "conformance_tests" else load_backend
+    with pytest.raises(BackendError, match=words) as error:
+        load("mine" if by == "entry point" else "outside_backends:OBJECT")
+    assert str(error.value).startswith("backend '") and "\n" not in str(error.value)
+
+
+def test_a_required_part_with_a_typing_error_is_told_beside_it(third_party: types.ModuleType) -> None:
+    third_party.PARTLY.from_specs = print
+    with pytest.raises(BackendError, match=r"missing 'from_spec', .*\('from_spec' is nearest to 'from_specs'\)"):
+        load_backend("outside_backends:PARTLY")
+
+
+def test_names_that_resemble_nothing_declared_are_the_backends_own(third_party: types.ModuleType) -> None:
+    vars(third_party.OBJECT).update(version="1", device="cpu", train=print, data_type="f4", _dtype="x", type=print)
+    assert load_backend("outside_backends:OBJECT") is third_party.OBJECT
 
 
 def test_an_entry_point_is_a_name_of_its_own(third_party: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,100 @@
+"""What somebody's backend may declare, and how it is called: what does not fit is one clear error (SPEC.md, 13)."""
+
+import difflib
+import inspect
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from .errors import BackendError, listed, shown
+from .parameters import DTYPES
+
+TAKES = ("lengths", "mask", "initial_state")  # the optional arrays of a run; a backend's `takes` may have fewer
+REQUIRED = ("name", "supports", "build", "run", "to_spec", "from_spec")
+PARTS = ("gradients", "trainer", "files")
+LISTS: Mapping[str, Collection[str]] = {"dtypes": DTYPES, "takes": TAKES}
+FLAGS = ("holds_weights", "encoder_decoders", "recomputes")
+POSITIONAL = {  # the arguments of each method that come by position
+    "supports": "spec", "build": "spec", "run": "model, inputs", "gradients": "model, inputs", "to_spec": "model",
+    "from_spec": "model, weights", "trainer": "model, training", "step": "batch", "state": "", "load_state": "state",
+}  # fmt: skip
+
+
+def check_backend(where: str, backend: Any) -> None:
+    """Raises BackendError where a required part is missing, or one that is declared is unknown or no such thing."""
+    public = [name for name in dir(backend) if not name.startswith("_")]
+    if missing := [part for part in REQUIRED if not hasattr(backend, part)]:
+        near = nearest(missing, public)
+        raise BackendError(
+            f"{where}: missing {listed(missing)}{near}; required are {', '.join(REQUIRED)} (SPEC.md, 13)"
+        )
+    optional = [*PARTS, *LISTS, *FLAGS]
+    if odd := [name for name in public if name not in optional and _near(name, set(optional).difference(public))]:
+        raise BackendError(
+            f"{where}: expected the optional parts {listed(optional)}, got {odd[0]!r}{nearest(odd[:1], optional)}; "
+            "rename it, or let its name begin with '_' if it is something else"
+        )
+    if not isinstance(backend.name, str) or not backend.name:
+        raise BackendError(f"{where}, name: expected a text, got {backend.name!r}")
+    for part in [*REQUIRED[1:], "gradients", "trainer"]:
+        if hasattr(backend, part) and not callable(getattr(backend, part)):
+            raise BackendError(f"{where}, {part}: expected a method, got {getattr(backend, part)!r}; or leave it out")
+    for name, known in LISTS.items():
+        check_values(f"{where}, {name}", getattr(backend, name, ()), known)
+    for name in FLAGS:
+        if not isinstance(value := getattr(backend, name, False), bool):
+            raise BackendError(f"{where}, {name}: expected True or False, got {value!r}")
+
+
+def check_values(where: str, values: Any, known: Collection[str], *, empty: bool = True) -> None:
+    """Raises BackendError unless the values are a list, or the like, of known ones."""
+    listing = isinstance(values, list | tuple | set | frozenset)
+    unknown = [value for value in (values if listing else [values]) if value not in known]
+    if not listing or unknown or not (values or empty):
+        near = nearest([value for value in unknown if isinstance(value, str)], known)
+        raise BackendError(f"{where}: expected a list out of {listed(known)}, got {shown(values)}{near}")
+
+
+def check_names(where: str, found: Collection[str], expected: Collection[str]) -> None:
+    """Raises BackendError unless exactly the names that are expected are there."""
+    if set(found) != set(expected):
+        missing, surplus = set(expected) - set(found), sorted(set(found) - set(expected))
+        told = ", ".join(map(repr, surplus)) or "none"
+        raise BackendError(f"{where}: missing {listed(missing)}; surplus {told}{nearest(surplus, missing)}")
+
+
+def nearest(names: Iterable[str], known: Collection[str]) -> str:
+    """For a message, which of the known names those that are unknown resemble; empty where they resemble none."""
+    pairs = [f"{name!r} is nearest to {near!r}" for name in names if (near := _near(name, known))]
+    return f" ({', '.join(pairs)})" if pairs else ""
+
+
+def asked(owner: Any, part: str, *given: Any, **named: Any) -> Any:
+    """What a method of a backend or trainer gives. Raises BackendError where it does not take the suite's arguments."""
+    method = getattr(owner, part)
+    try:
+        return method(*given, **named)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # by the method's own code
+        call = ", ".join([*POSITIONAL[part].split(", "), *(f"{name}=..." for name in named)])
+        raise BackendError(
+            f"{part}: expected a method that can be called as {part}({call}) (SPEC.md, 13.3), got "
+            f"{part}{_signature(method)}: {error}{_place(method)}"
+        ) from None
+
+
+def _near(name: str, known: Collection[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, 1, 0.85)), None)
+
+
+def _signature(method: Any) -> str:
+    try:
+        return str(inspect.signature(method))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _place(method: Any) -> str:
+    """Where a method is defined, as a traceback has it."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    return f'\n  File "{code.co_filename}", line {code.co_firstlineno}, in {code.co_name}' if code else ""
