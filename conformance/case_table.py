@@ -2,9 +2,9 @@
 
 The product of variant, nonlinearity, bias and merge is complete; sequences, initial state and sizes are
 spread over it so that every pair of values of any two factors occurs. Further cases put embedding, head and
-context around some of them, and some have inputs of a thousand. An implementation that supports little meets little of
-all that, so that one forward layer alone is there with every nonlinearity and bias, on whole sequences, and
-that in two sizes, as much is right by chance in one.
+context around some of them, and some have inputs of a thousand, or of 0, which is no padding. An
+implementation that supports little meets little of all that, so that one forward layer alone is there with every
+nonlinearity and bias, on whole sequences, and that in two sizes, as much is right by chance in one.
 """
 
 import itertools
@@ -63,7 +63,8 @@ def cases() -> tuple[Case, ...]:
     plain = [case for case in found if case.spec.bias == "single"]
     large = [next(case for case in plain if case.spec.nonlinearity == name) for name in ("tanh", "sigmoid")]
     drops = ModelSpec("stacked_bi_rnn", 2, 3, 2, dropout=Dropout(0.5, 0.5, 0.5), head=Head(2))  # which a run does not
-    extremes = [*(replace(case, scale=4000.0) for case in large), Case(drops, 4, 5, "lengths", True)]
+    still = [replace(case, scale=0.0) for case in bare_cases() if case.spec.bias == "single" and not case.initial]
+    extremes = [*(replace(case, scale=4000.0) for case in large), *still, Case(drops, 4, 5, "lengths", True)]
     return tuple(dict.fromkeys([*found, *extremes, *bare_cases(), *other_bare_cases()]))
 
 

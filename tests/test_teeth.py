@@ -29,6 +29,8 @@ ASKED = """
     relu'(0) = 1 (tf); gradient of the initial state missing; loss reduction wrong;
     weights merged by reshape instead of transpose; momentum holding the learning rate; epsilon misplaced;
     clip per variable; sparse gradients in the norm; float32 accumulation in a float64 path;
+    mask not reversed; one initial state for all rows; state handed from row to row; zeros taken for padding;
+    directions reshaped instead of transposed; single row squeezed away;
     written before refused; weights through float32; inputs through float32; sign of zero lost;
     the caller's arrays kept; own arrays given; initializer ignored; global seed set; missing cotangent taken for ones;
     support asked and an error raised; states of the layers reversed; outputs through float32; lengths ignored;

@@ -25,6 +25,29 @@ class HalvesSwapped(Wrapped):
         return replace(result, outputs=np.concatenate(halves(model.spec, result.outputs)[::-1], axis=-1))
 
 
+class DirectionsReshaped(Wrapped):
+    def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
+        result = super().results(model, inputs, arguments)
+        apart = np.stack([half.swapaxes(0, 1) for half in halves(model.spec, result.outputs)], axis=1)  # (T, D, B, H)
+        joined = apart.reshape(result.outputs.swapaxes(0, 1).shape)
+        return replace(result, outputs=joined.swapaxes(0, 1).copy())
+
+
+class SingleRowSqueezed(Wrapped):
+    def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
+        result = super().results(model, inputs, arguments)
+        return replace(result, outputs=result.outputs[0]) if len(inputs) == 1 else result
+
+
+class ZerosTakenForPadding(Wrapped):
+    def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
+        if model.spec.embedding:
+            return super().results(model, inputs, arguments)
+        mask = valid_steps(inputs, arguments) & (inputs != 0).any(axis=2)
+        others = {name: a for name, a in arguments.items() if name not in ("lengths", "mask")}
+        return super().results(model, inputs, {**others, "mask": mask})
+
+
 class AverageIsSum(Wrapped):
     def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
         result = super().results(model, inputs, arguments)
@@ -137,6 +160,21 @@ FAULTS = (
         "results", BackwardNotFlippedBack, "https://github.com/keras-team/keras/issues/1431",
     ),
     Fault("halves swapped in concat", "The backward half comes first.", "results", HalvesSwapped),
+    Fault(
+        "directions reshaped instead of transposed",
+        "Outputs (T, D, B, H) are viewed as (T, B, D*H), which mixes the rows of the batch.",
+        "results", DirectionsReshaped, "https://github.com/pytorch/pytorch/pull/7809",
+    ),
+    Fault(
+        "single row squeezed away",
+        "squeeze() without an axis takes the batch's too, where it is 1.",
+        "results", SingleRowSqueezed, "https://github.com/salesforce/pytorch-qrnn/issues/11",
+    ),
+    Fault(
+        "zeros taken for padding",
+        "A step counts as invalid where its inputs are 0, which data may be.",
+        "results", ZerosTakenForPadding, "https://github.com/Element-Research/rnn/issues/433",
+    ),
     Fault("average taken for sum", "Merging by average forgets to halve.", "results", AverageIsSum),
     Fault(
         "head reads the last step",

@@ -58,6 +58,25 @@ class OneStateForAllLayers(Wrapped):
         return super().results(model, inputs, _with_states(model.spec, arguments, lambda a: np.tile(a[:D], (L, 1, 1))))
 
 
+class OneStateForAllRows(Wrapped):
+    def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
+        return super().results(
+            model, inputs, _with_states(model.spec, arguments, lambda a: np.repeat(a[:, :1], a.shape[1], 1))
+        )
+
+
+class StateFromRowToRow(Wrapped):
+    def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
+        if arguments:
+            return super().results(model, inputs, arguments)
+        rows = [super().results(model, inputs[:1], {})]
+        for b in range(1, len(inputs)):
+            rows.append(super().results(model, inputs[b : b + 1], {"initial_state": rows[-1].final_states}))
+        states = {name: np.concatenate([row.final_states[name] for row in rows], 1) for name in rows[0].final_states}
+        scores = None if rows[0].scores is None else np.concatenate([row.scores for row in rows])
+        return Result(np.concatenate([row.outputs for row in rows]), states, scores)
+
+
 class ForwardStateForBoth(Wrapped):
     def results(self, model: Model, inputs: Array, arguments: Arguments) -> Result:
         D = model.spec.num_directions
@@ -134,6 +153,16 @@ FAULTS = (
         "one initial state for all layers",
         "Every layer starts from the state that was meant for the first.",
         "results", OneStateForAllLayers, "https://github.com/pclucas14/GansFallingShort/pull/2",
+    ),
+    Fault(
+        "one initial state for all rows",
+        "The state of one sequence is spread over the batch.",
+        "results", OneStateForAllRows, "https://github.com/onnx/keras-onnx/pull/400",
+    ),
+    Fault(
+        "state handed from row to row",
+        "Each sequence of a batch starts from where the one before it ended.",
+        "results", StateFromRowToRow, "https://github.com/nntrainer/nntrainer/pull/1038",
     ),
     Fault(
         "forward initial state for both directions",

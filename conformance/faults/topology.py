@@ -120,6 +120,11 @@ class StateRunsOn(Composed):
         return np.ones_like(valid) if direction == "forward" else valid
 
 
+class MaskNotReversed(Composed):
+    def steps(self, valid: Mask, direction: str) -> Mask:
+        return valid[:, ::-1] if direction == "backward" else valid
+
+
 class BackwardReadsForward(Composed):
     def reads_backward(self, direction: str) -> bool:
         return False
@@ -159,6 +164,11 @@ FAULTS = (
         "backward start at T-1 instead of length-1",
         "The backward direction reads the padding first.",
         "results", BackwardFromTheEnd, "https://github.com/pytorch/pytorch/issues/517",
+    ),
+    Fault(
+        "mask not reversed",
+        "The backward direction reads the inputs from the end and the mask from the beginning.",
+        "results", MaskNotReversed, "https://github.com/keras-team/keras/pull/1934",
     ),
     Fault(
         "state not carried past the length",
