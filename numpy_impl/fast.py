@@ -9,6 +9,7 @@ others, so that a row begins from its initial state where steps have grown to it
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..spec.dropout import Masks
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights
 from . import dropout
+from .blas import Adding
 from .merging import merge
 from .nonlinearities import IN_PLACE
 from .packing import Rows
@@ -45,9 +47,12 @@ class Tape:
 
 
 def forward(
-    spec: ModelSpec, weights: Weights, inputs: Array, rows: Rows, initial: Array, masks: Masks | None
-) -> tuple[Array, Array, Tape]:
-    """Outputs (B, T, F), final states (L*D, B, H), and the tape; inputs (B, T, I), initial states (L*D, B, H)."""
+    spec: ModelSpec, weights: Weights, inputs: Array, rows: Rows, initial: Array, masks: Masks | None, *, outputs: bool
+) -> tuple[Array | None, Array, Tape]:
+    """Outputs (B, T, F) if they are wanted, final states (L*D, B, H), and the tape.
+
+    inputs (B, T, I); initial states (L*D, B, H).
+    """
     x, D = inputs, spec.num_directions
     tape, final = Tape(rows, rows.states_taken(initial), [], [], []), np.empty_like(initial)
     for number in range(spec.num_layers):
@@ -59,7 +64,7 @@ def forward(
         x = series if D == 1 or spec.merge == "concat" else merge(spec.merge, np.split(series, D, axis=1))  # (N, F)
         tape.factors.append(_between_layers(spec, masks, number, rows, x.dtype))
         x = x if tape.factors[-1] is None else x * tape.factors[-1]
-    return rows.put_back(x), rows.states_put_back(final), tape
+    return rows.put_back(x) if outputs else None, rows.states_put_back(final), tape
 
 
 def _between_layers(spec: ModelSpec, masks: Masks | None, number: int, rows: Rows, dtype: Any) -> Array | None:
@@ -129,27 +134,24 @@ def layer(x: Array, parts: Parts, states: Array, rows: Rows, nonlinearity: str) 
             np.add(p, bias, p)
     for d, weight in enumerate(parts.of("recurrent_weight")):
         steps = blocks(series[:, d * H : (d + 1) * H], rows.sizes, reverse=d == 1)
-        _run(steps, np.ascontiguousarray(weight.T), states[d], IN_PLACE[nonlinearity].value)
+        _run(steps, Adding(weight.T, states.shape[1]), states[d], IN_PLACE[nonlinearity].value)
     return series
 
 
-def _run(steps: list[Array], weight: Array, states: Array, f: Callable[[Array, Array], Any]) -> None:
-    """Turn projections (k, n, H) into states; weight (H, H) maps a state to what is added to the next projection.
+def _run(steps: list[Array], product: Adding, states: Array, f: Callable[[Array, Array], Any]) -> None:
+    """Turn projections (k, n, H) into states; the product of a state is added to the next projection.
 
     states (B, H) holds the initial states of rows that have not begun, and the final ones of rows that have ended.
     """
-    before, m, product, add = states[:0], 0, np.empty_like(states), np.add
     for block in steps:
         n = block.shape[1]
-        states[n:m] = before[n:]  # rows have ended
-        before = np.concatenate([before, states[m:n]]) if n > m else before[:n]
-        q, m = product[:n], n
-        for a in block:
-            before.dot(weight, q)
-            add(a, q, a)
+        views, add = product.to(block)
+        (before,) = views(states[None, :n])
+        for a in views(block):
+            add(a, before)
             f(a, a)
             before = a
-    states[:m] = before
+        states[:n] = block[-1]
 
 
 def layer_gradient(
@@ -162,25 +164,29 @@ def layer_gradient(
     """
     gradients: Weights = {}
     H, I, derivative = initial.shape[2], x.shape[-1], IN_PLACE[nonlinearity].derivative  # noqa: E741
-    d_x = np.empty((len(series), I), x.dtype)
+    d_x, units = np.empty((len(series), I), x.dtype), np.empty(rows.largest * H, x.dtype)
+    inputs = np.empty((len(initial), rows.largest * I), x.dtype)
+    room = np.empty(H * max(rows.largest, H, I), x.dtype)  # of slopes, and then of products that are added to sums
     kind = parts.spec.merge if len(initial) == 2 else "sum"
     for i, direction in enumerate(parts.spec.directions):
         names = ("input_weight", "recurrent_weight", *parts.biases)
         W_x, W_h = (parts.weights[f"layers.{parts.number}.{direction}.{name}"] for name in names[:2])
-        sums = Sums(W_x, W_h)
-        steps = Steps(series[:, i * H : (i + 1) * H], rows.sizes, reverse=i == 1)
-        units, inputs = np.empty((2, rows.largest * H), x.dtype), np.empty((2, rows.largest * I), x.dtype)
+        steps, product = Steps(series[:, i * H : (i + 1) * H], rows.sizes, reverse=i == 1), Adding(W_h, len(initial[i]))
+        d_W_x, d_W_h, d_b = Sum(W_x, room), Sum(W_h, room), Sum(W_h[:, 0], room)
         for piece in reversed(rows.pieces) if i == 0 else rows.pieces:
-            d = _own(kind, rows.piece(_part(kind, d_y, H, i), piece, units[0]), series, piece, i, units[0])  # (R, H)
-            slopes = derivative(steps.series[piece.places], _like(d, units[1])) if derivative else None
-            _run_back(d, slopes, rows.sizes[piece.times], W_h, d_states[i], reverse=i == 1)
+            d = _own(kind, rows.piece(_part(kind, d_y, H, i), piece, units), series, piece, i, units)  # (R, H)
+            slopes = derivative(steps.series[piece.places], _like(d, room)) if derivative else None
+            _run_back(d, slopes, rows.sizes[piece.times], product, d_states[i], reverse=i == 1)
             read = rows.piece(x, piece, inputs[0])
-            sums.add(d, read, steps.before(piece, initial[i]))
+            d_W_x.add(d.T, read)
+            d_b.add(np.ones(len(d), d.dtype), d)
+            for own, before in steps.before(piece, initial[i]):
+                d_W_h.add(d[own].T, before)
             if i == 0:
                 np.dot(d, W_x, d_x[piece.places])
             else:
                 d_x[piece.places] += np.dot(d, W_x, _like(read, inputs[1]))
-        found = (sums.input_weight, sums.recurrent_weight, sums.bias, sums.bias.copy())
+        found = (d_W_x.total, d_W_h.total, d_b.total, d_b.total.copy())
         gradients |= {f"layers.{parts.number}.{direction}.{name}": a for name, a in zip(names, found, strict=False)}
     return gradients, d_x
 
@@ -202,37 +208,28 @@ def _own(kind: str, d_y: Array, series: Array, piece: Piece, i: int, room: Array
         return np.multiply(d_y, series[piece.places, (1 - i) * H : (2 - i) * H], d)
     if kind == "average":
         return np.multiply(d_y, d_y.dtype.type(0.5), d)
-    if d_y.base is not room.base:
+    if d_y.base is not room:
         np.copyto(d, d_y)
     return d
 
 
-class Sums:
-    """The gradients of a direction's weights, summed piece by piece."""
+class Sum:
+    """A sum of products of the shape of `like`; what is added stands in `room` first."""
 
-    def __init__(self, input_weight: Array, recurrent_weight: Array) -> None:
-        self.input_weight, self.recurrent_weight = np.empty_like(input_weight), np.empty_like(recurrent_weight)
-        self.bias = np.empty(len(recurrent_weight), recurrent_weight.dtype)
-        self._room: list[Array] | None = None
+    def __init__(self, like: Array, room: Array) -> None:
+        self.total, self._room, self._empty = np.empty_like(like), _like(like, room), True
 
-    def add(self, d: Array, rows: Array, before: Array) -> None:
-        """Of f's argument (R, H), of what its input projection read (R, I), and its recurrent one (R, H)."""
-        ones = np.ones(len(d), d.dtype)
-        if self._room is None:
-            self._room = []
-            np.dot(ones, d, self.bias)
-            np.dot(d.T, rows, self.input_weight)
-            np.dot(d.T, before, self.recurrent_weight)
-            return
-        self.bias += ones.dot(d)
-        totals = (self.input_weight, self.recurrent_weight)
-        self._room = self._room or [np.empty_like(total) for total in totals]
-        for total, read, room in zip(totals, (rows, before), self._room, strict=True):
-            total += np.dot(d.T, read, room)
+    def add(self, a: Array, b: Array) -> None:
+        """a @ b."""
+        if self._empty:
+            np.dot(a, b, self.total)
+        else:
+            self.total += np.dot(a, b, self._room)
+        self._empty = False
 
 
 def _run_back(
-    d_rows: Array, slopes: Array | None, sizes: list[int], weight: Array, d_states: Array, *, reverse: bool
+    d_rows: Array, slopes: Array | None, sizes: list[int], product: Adding, d_states: Array, *, reverse: bool
 ) -> None:
     """Turn cotangents of a piece's states into gradients of f's argument, from the step that was read last.
 
@@ -241,15 +238,15 @@ def _run_back(
     """
     steps = blocks(d_rows, sizes, reverse=not reverse)
     factors = steps if slopes is None else blocks(slopes, sizes, reverse=not reverse)
-    product, m, add, multiply = np.empty_like(d_states), 0, np.add, np.multiply
+    multiply = np.multiply
     for block, own in zip(steps, factors, strict=True):
-        n = block.shape[1]
-        d_states[n:m] = product[n:m]  # rows that began at the step after
-        product[m:n] = d_states[m:n]  # rows that end here, or in the piece after
-        d_h, m = product[:n], n
-        for d, factor in zip(block, own, strict=True):
-            add(d, d_h, d)
+        d_h = d_states[: block.shape[1]]
+        views, add = product.to(block)
+        block[0] += d_h
+        if slopes is not None:
+            block[0] *= own[0]
+        for (later, d), factor in zip(pairwise(views(block)), views(own[1:]), strict=True):
+            add(d, later)
             if slopes is not None:
                 multiply(d, factor, d)
-            d.dot(weight, d_h)
-    d_states[:m] = product[:m]
+        np.dot(block[-1], product.weight, d_h)

@@ -94,7 +94,7 @@ class SequenceModel:
     def forward(self, given: Inputs, masks: Masks | None = None, *, outputs: bool = True) -> tuple[Result, Tape]:
         """The result, and what `backward` needs; masks of dropout, None to drop nothing.
 
-        outputs: they are wanted; else a model that recomputes and has no head that reads them may give none.
+        outputs: they are wanted; else a model without a head that reads them may give none.
         """
         spec = self.spec
         x = self._embedded(given)
@@ -114,7 +114,7 @@ class SequenceModel:
     ) -> tuple[Any, States, Any]:
         if self.recompute:
             return recomputing.forward(self.spec, self.weights, x, mask, initial, masks, outputs=outputs)
-        return recurrent.forward(self.spec, self.weights, x, mask, initial, masks)
+        return recurrent.forward(self.spec, self.weights, x, mask, initial, masks, outputs=outputs)
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> dict[str, Array]:
         """Gradients of every weight, of the inputs unless they are tokens, of the context or the initial states."""

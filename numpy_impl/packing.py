@@ -44,12 +44,14 @@ class Rows:
         return x.reshape(-1, x.shape[2])[self.places]
 
     def piece(self, x: Array, piece: Piece, room: Array) -> Array:
-        """The rows of a piece, (R, I): a view of (N, I), and of (B, T, I) a copy, where there is room for it."""
+        """The rows of a piece, (R, I): a view where they stand so, else a copy, where there is room for it."""
         if x.ndim == 2:
             return x[piece.places]
-        if self.places is not None:
-            return x.reshape(-1, x.shape[2])[self.places[piece.places]]
+        if self.places is None and len(x) == 1:
+            return x[0, piece.times]
         rows = room[: piece.number * x.shape[2]].reshape(piece.number, -1)
+        if self.places is not None:  # none is out of bounds, which is not asked for here
+            return np.take(x.reshape(-1, x.shape[2]), self.places[piece.places], 0, rows, "clip")
         np.copyto(rows.reshape(-1, len(x), x.shape[2]), x[:, piece.times].transpose(1, 0, 2))
         return rows
 

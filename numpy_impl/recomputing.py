@@ -35,7 +35,7 @@ def forward(
     tape, states = Tape(inputs, mask, masks, []), initial
     for part in parts(T):
         tape.starts.append(states)
-        y, states, _ = _run(spec, weights, tape, part, states)
+        y, states, _ = _run(spec, weights, tape, part, states, outputs=outputs)
         if found is not None:
             found[:, part] = y
     return found, states, tape
@@ -49,7 +49,7 @@ def backward(
     d_x, d_states = np.empty(tape.inputs.shape, tape.inputs.dtype), d_final
     gradients = {name: np.zeros_like(array) for name, array in weights.items() if name.startswith("layers.")}
     for part, states in reversed(list(zip(parts(T), tape.starts, strict=True))):
-        _, _, again = _run(spec, weights, tape, part, states)
+        _, _, again = _run(spec, weights, tape, part, states, outputs=False)
         zeros = (B, part.stop - part.start, spec.output_size)
         d_y = np.zeros(zeros, d_x.dtype) if d_outputs is None else d_outputs[:, part]
         found, d_x[:, part], d_states = recurrent.backward(spec, weights, again, d_y, d_states)
@@ -58,6 +58,8 @@ def backward(
     return gradients, d_x, d_states
 
 
-def _run(spec: ModelSpec, weights: Weights, tape: Tape, part: slice, states: States) -> tuple[Array, States, Any]:
+def _run(
+    spec: ModelSpec, weights: Weights, tape: Tape, part: slice, states: States, *, outputs: bool
+) -> tuple[Array | None, States, Any]:
     mask = None if tape.mask is None or tape.mask[:, part].all() else tape.mask[:, part]
-    return recurrent.forward(spec, weights, tape.inputs[:, part], mask, states, tape.masks)
+    return recurrent.forward(spec, weights, tape.inputs[:, part], mask, states, tape.masks, outputs=outputs)

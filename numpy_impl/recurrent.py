@@ -46,18 +46,20 @@ class LayerTape:
 
 
 def forward(
-    spec: ModelSpec, weights: Weights, inputs: Array, mask: Array | None, initial: States, masks: Masks | None = None
-) -> tuple[Array, States, Any]:
+    spec: ModelSpec, weights: Weights, inputs: Array, mask: Array | None, initial: States, masks: Masks | None = None,
+    *, outputs: bool = True,
+) -> tuple[Any, States, Any]:  # fmt: skip
     """Outputs (B, T, F), final states (L*D, B, H) by name, and what `backward` reads again.
 
-    inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name; masks of dropout, None to drop nothing.
+    inputs (B, T, I); mask (B, T) or None; initial states (L*D, B, H) by name; masks of dropout, None to drop nothing;
+    outputs: they are wanted, else they may be None.
     """
     code, dropped = load_cell(spec.cell), spec.dropout
     in_place = code.IN_PLACE and not (masks and dropped and (dropped.inputs or dropped.state))
     if in_place and (rows := valid_rows(inputs.shape[:2], mask)):
         ((name, states),) = initial.items()
-        outputs, final, tape = fast.forward(spec, weights, inputs, rows, states, masks)
-        return outputs, {name: final}, tape
+        y, final, tape = fast.forward(spec, weights, inputs, rows, states, masks, outputs=outputs)
+        return y, {name: final}, tape
     return _plain_forward(spec, weights, inputs, mask, initial, masks)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 Array = Any
 PIECE = 512  # rows: with 512 units 1 MB in float32, half of a common second-level cache
-SHARE = 4  # at least so many pieces, so that what is held for a piece is small beside the whole
+SHARE = 8  # at least so many pieces, so that what is held for a piece is small beside the whole
 FEW = 128  # rows, of which there is one piece
 
 
@@ -40,24 +40,27 @@ class Steps:
         self.sizes = sizes[::-1] if reverse else sizes
         self.even = sizes[0] == sizes[-1]  # sizes only grow, or only shrink
 
-    def before(self, piece: Piece, initial: Array) -> Array:
-        """The states before each of a piece's rows, in order of time."""
+    def before(self, piece: Piece, initial: Array) -> list[tuple[slice, Array]]:
+        """Which of a piece's rows, in order of time, and the states before each of them; together all of its rows."""
         if self.even:
-            return self._shifted(piece.places, initial)
+            return self._shifted(piece, initial)
         found = self.series[self._previous[0][piece.places]]
         rows = self._previous[1][piece.places]
         begins = rows >= 0
         found[begins] = initial[rows[begins]]
-        return found
+        return [(slice(None), found)]
 
-    def _shifted(self, places: slice, initial: Array) -> Array:
-        n = self.sizes[0] if self.reverse else -self.sizes[0]
-        start, end = places.start + n, places.stop + n
-        if start < 0:
-            return np.concatenate([initial[:-n], self.series[:end]])
-        if end > len(self.series):
-            return np.concatenate([self.series[start:], initial[:n]])
-        return self.series[start:end]
+    def _shifted(self, piece: Piece, initial: Array) -> list[tuple[slice, Array]]:
+        n, start, stop = self.sizes[0], piece.places.start, piece.places.stop
+        if self.reverse:
+            if stop < len(self.series):
+                return [(slice(None), self.series[start + n : stop + n])]
+            found = [(slice(0, -n), self.series[start + n :]), (slice(-n, None), initial[:n])]
+        else:
+            if start > 0:
+                return [(slice(None), self.series[start - n : stop - n])]
+            found = [(slice(0, n), initial[:n]), (slice(n, None), self.series[: stop - n])]
+        return found if piece.number > n else [(slice(None), initial[:n])]
 
     @cached_property
     def _previous(self) -> tuple[Array, Array]:
@@ -87,13 +90,13 @@ def blocks(series: Array, sizes: Sequence[int], *, reverse: bool) -> list[Array]
 
 
 def pieces(sizes: Sequence[int]) -> list[Piece]:
-    """Pieces of steps with so many rows."""
-    N, T = sum(sizes), len(sizes)
-    rows = min(PIECE, max(FEW, N // SHARE))
-    if rows >= N:
-        return [Piece(slice(0, T), slice(0, N), N)]
-    largest, ends, found = max(1, rows // max(sizes)), [0, *accumulate(sizes)], []
-    for begin in range(0, T, largest):
-        end = min(begin + largest, T)
-        found.append(Piece(slice(begin, end), slice(ends[begin], ends[end]), ends[end] - ends[begin]))
+    """Pieces of steps with so many rows, as few as have only a share of them."""
+    ends, found, begin = [0, *accumulate(sizes)], [], 0
+    largest = min(PIECE, max(FEW, ends[-1] // SHARE))
+    if ends[-1] <= largest:
+        return [Piece(slice(0, len(sizes)), slice(0, ends[-1]), ends[-1])]
+    for t in range(1, len(ends)):
+        if t == len(sizes) or ends[t + 1] - ends[begin] > largest:
+            found.append(Piece(slice(begin, t), slice(ends[begin], ends[t]), ends[t] - ends[begin]))
+            begin = t
     return found
