@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..spec.errors import BackendError, ConformanceError
+from .declared import declaration
 from .diagnosis import DIAGNOSED, diagnosed
 from .implementations import Implementation, implementation
 from .items import Item, items
 from .known_failures import Known, marked, matching_nothing, matching_passed, of, read
-from .outcomes import SECONDS, Outcome, run
+from .outcomes import SECONDS, Outcome, run, unsupported
 from .patience import Patience
 from .raised import described
 from .summaries import failure
@@ -36,14 +37,17 @@ def conformance_tests(
     Raises:
         BackendError: there is no such backend; or it is an adapter whose environment variables are not set.
         FileError: the known failures cannot be read.
-        ConformanceError: a line of theirs matches no item.
+        ConformanceError: a line of theirs matches no item; or the backend supports none of the items.
     """
     import pytest
 
     tested = _loaded(target)
     known = read(Path(known_failures)) if known_failures else of(tested.name)
-    chosen = items(quick=quick)
-    if mistakes := matching_nothing(known, [*items(), *chosen]):
+    chosen, table = items(quick=quick), items()
+    chosen += declaration(tested.load(), chosen, table, quick=quick).further
+    if reason := _nothing_checked(tested.load(), chosen):
+        raise ConformanceError(f"{target}: nothing would be checked: every item is skipped; the first: {reason}")
+    if mistakes := matching_nothing(known, [*table, *chosen]):
         raise ConformanceError(f"known failures of {target}, {'; '.join(mistakes)}")
     runner = _Runner(tested, known, item_seconds)
 
@@ -72,6 +76,20 @@ def _loaded(target: str) -> Implementation:
         )
     found.load()
     return found
+
+
+def _nothing_checked(backend: Any, chosen: list[Item]) -> str | None:
+    """Why the first item that computes is skipped, if all are; what cannot be told before is a test's to say."""
+    reasons = []
+    for one in chosen:
+        if one.check != "weights":
+            try:
+                reasons.append(unsupported(backend, one))
+            except Exception:
+                return None
+            if reasons[-1] is None:
+                return None
+    return reasons[0]
 
 
 class _Runner:

@@ -47,8 +47,9 @@ class ProcessBackend(StatelessBackend):
     def __init__(self, command: Sequence[str], timeout: float = TIMEOUT) -> None:
         self._command, self._timeout = tuple(command), timeout
         self._program = Program(self._command, timeout)
-        self.name, self.version, self.language = _introduction(self._program.started)
-        self.declared = _declaration(self._program.ask("describe"))
+        title = self._program.title
+        self.name, self.version, self.language = _introduction(f"{title}, start", self._program.started)
+        self.declared = _declaration(f"{title}, describe", self._program.ask("describe"))
         self.dtypes, self.takes = self.declared["dtypes"], self.declared["takes"]
         self.takes += ("lengths",) if "mask" in self.takes else ()  # which are sent as a mask then
         if "gradients" in self.declared["gives"]:
@@ -119,28 +120,29 @@ class ProcessBackend(StatelessBackend):
                 raise BackendError(f"{error}{self._program.last_words()}") from error
 
 
-def _introduction(found: Mapping[str, Any]) -> tuple[str, str, str]:
+def _introduction(where: str, found: Mapping[str, Any]) -> tuple[str, str, str]:
     """Name, version and language; known failures are in a file of that name."""
-    check_names("start", found, ("name", "version", "language"))
+    check_names(where, found, ("name", "version", "language"))
     if wrong := [key for key, value in found.items() if not isinstance(value, str) or not value]:
-        raise BackendError(f"start, {wrong[0]}: expected a text, got {shown(found[wrong[0]])}")
+        raise BackendError(f"{where}, {wrong[0]}: expected a text, got {shown(found[wrong[0]])}")
     if not re.fullmatch(r"\w[\w.+-]*", found["name"], re.ASCII):
-        raise BackendError(f"start, name: expected letters, digits, '_', '.', '+' and '-', got {shown(found['name'])}")
+        got = shown(found["name"])
+        raise BackendError(f"{where}, name: expected letters, digits, '_', '.', '+' and '-', got {got}")
     return found["name"], readable(found["version"]), readable(found["language"])
 
 
-def _declaration(found: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def _declaration(where: str, found: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """What the program declares, checked against all that can be declared."""
     known: dict[str, Sequence[str]] = {
         "dtypes": DTYPES, "cells": cell_names(), "variants": variant_names(), "nonlinearities": NONLINEARITIES,
         "biases": BIASES, "merges": MERGES, "heads": ("steps", "final"), "parts": ("embedding", "context"),
         "takes": TAKES, "gives": ("results", "gradients"),
     }  # fmt: skip
-    check_names("describe", found, known)
+    check_names(where, found, known)
     for key, values in found.items():
-        check_values(f"describe, {key}", values, known[key], empty=key in MAY_BE_EMPTY)
+        check_values(f"{where}, {key}", values, known[key], empty=key in MAY_BE_EMPTY)
     if "results" not in found["gives"]:
-        raise BackendError("describe, gives: expected 'results' among them, got gradients alone")
+        raise BackendError(f"{where}, gives: expected 'results' among them, got gradients alone")
     return {key: tuple(values) for key, values in found.items()}
 
 

@@ -35,6 +35,7 @@ class Program:
     It ends with this object and with the interpreter; after a failure at once, with all that it has started.
 
     Attributes:
+        title: what messages call it.
         stop: ends it; `stop.alive` tells whether it can still be asked.
         started: what it says of itself: `name`, `version`, `language`.
 
@@ -43,14 +44,14 @@ class Program:
     """
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
-        self._title, self._timeout, self._numbers = f"process '{shlex.join(command)}'", timeout, itertools.count(1)
+        self.title, self._timeout, self._numbers = f"process '{shlex.join(command)}'", timeout, itertools.count(1)
         pipe = subprocess.PIPE
         try:  # in a session of its own, so that what it starts can be killed with it
             self._process = subprocess.Popen(
                 list(command), bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
             )
         except (OSError, ValueError, IndexError) as error:
-            raise LostError(f"{self._title}: cannot be started: {error}; give a program and its arguments") from None
+            raise LostError(f"{self.title}: cannot be started: {error}; give a program and its arguments") from None
         self.stop = weakref.finalize(self, _stop, self._process, self._numbers, min(GRACE, timeout))
         assert self._process.stdout and self._process.stderr
         self._output, self._errors = self._process.stdout.fileno(), self._process.stderr.fileno()
@@ -82,7 +83,7 @@ class Program:
         if "unsupported" in answer:
             raise UnsupportedError(readable(answer["unsupported"]))
         if "error" in answer:
-            raise BackendError(f"{self._title}, {command}: it reports: {readable(answer['error'])}{self.last_words()}")
+            raise BackendError(f"{self.title}, {command}: it reports: {readable(answer['error'])}{self.last_words()}")
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -134,7 +135,7 @@ class Program:
         told = self.last_words()
         self.stop.detach()
         _end(self._process)
-        raise error(f"{self._title}, {command}: {what}{told}")
+        raise error(f"{self.title}, {command}: {what}{told}")
 
 
 def readable(text: str) -> str:

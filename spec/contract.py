@@ -13,6 +13,7 @@ REQUIRED = ("name", "supports", "build", "run", "to_spec", "from_spec")
 PARTS = ("gradients", "trainer", "files")
 LISTS: Mapping[str, Collection[str]] = {"dtypes": DTYPES, "takes": TAKES}
 FLAGS = ("holds_weights", "encoder_decoders", "recomputes")
+LOOSE, TIGHT = 0.6, 0.85  # how alike names are that a message holds together, and that are not two names by chance
 POSITIONAL = {  # the arguments of each method that come by position
     "supports": "spec", "build": "spec", "run": "model, inputs", "gradients": "model, inputs", "to_spec": "model",
     "from_spec": "model, weights", "trainer": "model, training", "step": "batch", "state": "", "load_state": "state",
@@ -23,12 +24,13 @@ def check_backend(where: str, backend: Any) -> None:
     """Raises BackendError where a required part is missing, or one that is declared is unknown or no such thing."""
     public = [name for name in dir(backend) if not name.startswith("_")]
     if missing := [part for part in REQUIRED if not hasattr(backend, part)]:
-        near = nearest(missing, public)
+        near = nearest(missing, public, TIGHT)
         raise BackendError(
             f"{where}: missing {listed(missing)}{near}; required are {', '.join(REQUIRED)} (SPEC.md, 13)"
         )
     optional = [*PARTS, *LISTS, *FLAGS]
-    if odd := [name for name in public if name not in optional and _near(name, set(optional).difference(public))]:
+    absent = set(optional).difference(public)
+    if odd := [name for name in public if name not in optional and _near(name, absent, TIGHT)]:
         raise BackendError(
             f"{where}: expected the optional parts {listed(optional)}, got {odd[0]!r}{nearest(odd[:1], optional)}; "
             "rename it, or let its name begin with '_' if it is something else"
@@ -62,9 +64,9 @@ def check_names(where: str, found: Collection[str], expected: Collection[str]) -
         raise BackendError(f"{where}: missing {listed(missing)}; surplus {told}{nearest(surplus, missing)}")
 
 
-def nearest(names: Iterable[str], known: Collection[str]) -> str:
+def nearest(names: Iterable[str], known: Collection[str], cutoff: float = LOOSE) -> str:
     """For a message, which of the known names those that are unknown resemble; empty where they resemble none."""
-    pairs = [f"{name!r} is nearest to {near!r}" for name in names if (near := _near(name, known))]
+    pairs = [f"{name!r} is nearest to {near!r}" for name in names if (near := _near(name, known, cutoff))]
     return f" ({', '.join(pairs)})" if pairs else ""
 
 
@@ -83,8 +85,8 @@ def asked(owner: Any, part: str, *given: Any, **named: Any) -> Any:
         ) from None
 
 
-def _near(name: str, known: Collection[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name, known, 1, 0.85)), None)
+def _near(name: str, known: Collection[str], cutoff: float) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, 1, cutoff)), None)
 
 
 def _signature(method: Any) -> str:

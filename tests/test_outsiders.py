@@ -1,5 +1,6 @@
 """What somebody sees whose implementation hangs, raises, answers with something else, or supports little."""
 
+import importlib
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -57,6 +59,12 @@ class Narrow(NumpyBackend):
         fits = (spec.variant, spec.nonlinearity, spec.bias) == ("simple_rnn", "tanh", "none") and spec.is_core
         return None if fits else "one layer with tanh"
 
+class Nothing(NumpyBackend):
+    name = "nothing"
+    encoder_decoders = False
+    def supports(self, spec):
+        return "not yet"
+
 class Answers(NumpyBackend):
     name = "answers"
     def supports(self, spec):
@@ -71,7 +79,8 @@ class Wrong(NumpyBackend):
             found.outputs[0, 0, 0] += 1e-3  # at a valid step
         return found
 
-HANGS, RAISES, CRASHES, WRONG, NARROW, ANSWERS = Hangs(), Raises(), Crashes(), Wrong(), Narrow(), Answers()
+HANGS, RAISES, CRASHES, WRONG, NARROW = Hangs(), Raises(), Crashes(), Wrong(), Narrow()
+NOTHING, ANSWERS = Nothing(), Answers()
 """
 BREAKS = next(number for number, line in enumerate(BACKENDS.splitlines(), start=1) if "here it breaks" in line)
 ONE = "results-float32-simple_rnn-tanh-none-full-zero-4x5x2x3x1"
@@ -403,6 +412,25 @@ def test_a_failure_in_a_test_file_ends_with_the_command_that_shows_it_again(thei
     code = "import sys; from rnnzoo.conformance.cli import main; sys.exit(main())"
     again = _run(theirs, "bash", "-c", f'{sys.executable} -P -c "{code}" {command}')
     assert again.returncode == 1 and "1 failed" in again.stdout and "first divergence" in again.stdout
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch, theirs: Path) -> ModuleType:
+    monkeypatch.syspath_prepend(str(theirs))
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    return importlib.import_module("theirs")
+
+
+def test_in_a_test_file_one_that_supports_little_has_all_that_it_supports(imported: ModuleType):
+    (chosen,) = (mark.args[1] for mark in conformance_tests("theirs:NARROW", quick=True).pytestmark)
+    quick, table = items(quick=True), items()
+    assert chosen == [*quick, *declaration(imported.NARROW, quick, table, quick=True).further]
+    assert len(chosen) > len(quick)
+
+
+def test_in_a_test_file_one_that_supports_nothing_is_refused_and_not_skipped(imported: ModuleType):
+    with pytest.raises(ConformanceError, match=r"theirs:NOTHING: nothing would be checked: .*; the first: not yet"):
+        conformance_tests("theirs:NOTHING", quick=True)
 
 
 # --- what is declared ---

@@ -133,6 +133,7 @@ TYPING_ERRORS = [
     ({"hold_weights": False}, "got 'hold_weights' .*nearest to 'holds_weights'"),
     ({"holds_weights": "no"}, "holds_weights: expected True or False, got 'no'"),
     ({"gradients": None}, "gradients: expected a method, got None; or leave it out"),
+    ({"dtypes": ["flaot46"]}, "dtypes: expected .*'flaot46' is nearest to 'float64'"),
     ({"name": None}, "name: expected a text, got None"),
 ]  # fmt: skip
 
