@@ -25,9 +25,11 @@ FLOORS = {"rnnzoo torch": "floor, torch", "rnnzoo tf": "floor, TensorFlow"}
 LINEAR = 1.25  # the cost of a step at the largest size by that at the second largest
 KEEPING = (SHAPES[3], SHAPES[3].changed(short=True), SHAPES[3].changed(D=2), SHAPES[3].changed(T=100, L=3))
 LONG = Problem(4, 2000, 16, 32)
+LARGE = LONG.changed(B=32, H=128)  # to be seen in the memory of a process
 RECOMPUTING = {  # a module of torch returns its outputs, which a single layer cannot have for less; a trainer has none
     "rnnzoo numpy fb": (LONG, LONG.changed(L=4)), "rnnzoo torch fb": (LONG.changed(L=2), LONG.changed(L=4)),
     "rnnzoo torch update": (LONG, LONG.changed(D=2), LONG.changed(L=2, D=2)),
+    "rnnzoo tf update": (LARGE, LARGE.changed(D=2), LARGE.changed(L=2, D=2)),
 }  # fmt: skip
 
 
@@ -127,15 +129,20 @@ def eager(measured: list[Measured]) -> Iterator[Figure]:
 
 
 def memory() -> Iterator[Figure]:
+    """Of everything whose memory is measured."""
+    for own in RECOMPUTING:
+        yield from memory_of(own)
+
+
+def memory_of(own: str) -> Iterator[Figure]:
     """The peak of fb beyond inputs, weights and gradients, by the size of all outputs; and what recomputing leaves."""
-    for own, problems in RECOMPUTING.items():
-        peak = load_memory(own)
-        for problem in KEEPING if own.endswith("fb") else ():
-            share = peak(problem) / problem.outputs_nbytes
-            yield Figure(f"{own}, memory by the outputs of all layers, {problem.text}", 2.0, share, False)
-        for problem in problems:
-            share = peak(problem, recompute=True) / peak(problem)
-            yield Figure(f"{own}, memory with recompute by without, {problem.text}", 0.5, share, False)
+    peak = load_memory(own)
+    for problem in KEEPING if own.endswith("fb") else ():
+        share = peak(problem) / problem.outputs_nbytes
+        yield Figure(f"{own}, memory by the outputs of all layers, {problem.text}", 2.0, share, False)
+    for problem in RECOMPUTING[own]:
+        share = peak(problem, recompute=True) / peak(problem)
+        yield Figure(f"{own}, memory with recompute by without, {problem.text}", 0.5, share, False)
 
 
 def around() -> Iterator[Figure]:

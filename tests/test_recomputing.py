@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +27,13 @@ BOTH_DIRECTIONS = [
     Case(ModelSpec("stacked_bi_rnn", I, H, 2, merge="multiply", head=Head(2)), B, T, "left_padding", True),
     Case(ModelSpec("bi_rnn", I, H, embedding=Embedding(7), head=Head(2, reads="final")), B, T, "holes", True),
 ]
-RUNS = [*(("numpy", case) for case in CASES), *(("torch", case) for case in CASES + BOTH_DIRECTIONS)]
+RUNS = [
+    *((name, case, dtype) for name in ("numpy", "torch") for case in CASES for dtype in ("float32", "float64")),
+    *(("torch", case, dtype) for case in BOTH_DIRECTIONS for dtype in ("float32", "float64")),
+    *(("tf", case, "float64") for case in (CASES[1], CASES[3], *BOTH_DIRECTIONS[1::2])),
+]
+LONG_RUNS = [("tf", case, dtype) for case in CASES + BOTH_DIRECTIONS for dtype in ("float32", "float64")]
+TRAINED_BY_TF = ("context", "dropout_0_0_0.4")  # a graph takes seconds to trace
 
 
 class Recomputing:
@@ -42,22 +49,30 @@ class Recomputing:
         return self.backend.build(*arguments, **options, recompute=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("name", "case"), RUNS, ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(
+    ("name", "case", "dtype"),
+    [*RUNS, *(pytest.param(*each, marks=pytest.mark.long) for each in LONG_RUNS if each not in RUNS)],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_results_and_gradients_are_right(name: str, case: Case, dtype: str) -> None:
     for check in ("results", "gradients", "padding") if case.sequences != "full" else ("results", "gradients"):
         outcome = run(Recomputing(name), item(check, case, dtype))
         assert outcome.verdict == "passed", outcome.message
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("name", ["numpy", "torch", "tf", pytest.param("all of tf", marks=pytest.mark.long)])
 def test_training_is_right_and_drops_the_same_when_parts_are_run_again(name: str) -> None:
     dropped = []
     for case in training_cases():
         spec = case.case.spec
-        supported = name == "torch" or spec.num_directions == 1
+        supported = {
+            "numpy": spec.num_directions == 1,
+            "torch": True,
+            "tf": any(kind in case.name for kind in TRAINED_BY_TF),
+            "all of tf": True,
+        }[name]
         if supported and not (spec.dropout and spec.dropout.between_layers):
-            outcome = run(Recomputing(name), item("training", case, "float64"))
+            outcome = run(Recomputing(name.removeprefix("all of ")), item("training", case, "float64"))
             assert outcome.verdict == "passed", outcome.message
             dropped.append(spec.dropout)
     assert any(dropped)
@@ -70,7 +85,7 @@ def test_parts_cover_every_step_once() -> None:
         assert max(len(found), found[0].stop) ** 2 < 4 * steps
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("name", ["numpy", "torch", "tf"])
 def test_what_cannot_be_run_part_by_part_is_refused_by_name(name: str) -> None:
     backend = load_backend(name)
     with pytest.raises(UnsupportedError, match="recompute: expected no dropout between layers"):
@@ -82,14 +97,86 @@ def test_numpy_refuses_two_directions() -> None:
         load_backend("numpy").build(ModelSpec("bi_rnn", I, H), recompute=True)
 
 
-def test_a_backend_without_it_refuses() -> None:
-    with pytest.raises(UnsupportedError, match="recompute: the tf backend keeps the states of all steps"):
-        load_backend("tf").build(ModelSpec("simple_rnn", I, H), recompute=True)
-
-
 def test_torch_refuses_to_be_exported_until_it_is_switched_off() -> None:
     model = load_backend("torch").build(ModelSpec("simple_rnn", I, H), recompute=True)
     with pytest.raises(Exception, match=r"module\.recompute = False"):
         torch.export.export(model, (torch.zeros(2, 9, I),))
     model.recompute = False
     torch.export.export(model, (torch.zeros(2, 9, I),))
+
+
+# TensorFlow
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """A model of TensorFlow's that recomputes."""
+    return load_backend("tf").build(ModelSpec("simple_rnn", I, H, head=Head(2)), dtype="float64", recompute=True)
+
+
+def test_each_part_is_run_again_for_its_gradient(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rnnzoo.tf_impl import layers
+
+    forward, steps = layers.forward, []
+
+    def noted(spec: Any, weights: Any, inputs: Any, *arguments: Any) -> Any:
+        steps.append(inputs.shape[1])
+        return forward(spec, weights, inputs, *arguments)
+
+    monkeypatch.setattr(layers, "forward", noted)
+    backend, x = load_backend("tf"), np.ones((B, T, I))
+    backend.gradients(model, x, scores_cotangent=np.ones((B, T, 2)))
+    assert steps == [4, 4, 4, 1, 1, 4, 4, 4]
+    backend.run(model, x)
+    assert steps[8:] == [13]
+
+
+def test_parts_that_xla_compiles_are_right_and_of_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rnnzoo.tf_impl import fast
+
+    call, lengths = fast.Either.__call__, []
+
+    def noted(loop: Any, compiled: Any, given: Any, *more: Any) -> Any:
+        lengths.append(given["p"].shape[1])
+        return call(loop, compiled, given, *more)
+
+    monkeypatch.setattr(fast, "WORTH", 0)
+    monkeypatch.setattr(fast.Either, "__call__", noted)
+    outcome = run(Recomputing("tf"), item("gradients", CASES[0], "float64"))
+    assert outcome.verdict == "passed", outcome.message
+    assert set(lengths) == {4}
+
+
+def test_a_graph_that_is_compiled_whole_is_refused_until_it_is_switched_off(model: Any) -> None:
+    import tensorflow as tf
+
+    x = tf.ones([2, 9, I], tf.float64)
+    with pytest.raises(Exception, match=r"leave jit_compile out, or set layer\.recompute = False"):
+        tf.function(model, jit_compile=True)(x)
+    model.recompute = False
+    tf.function(model, jit_compile=True)(x)
+    model.recompute = True
+
+
+def test_keras_own_training_recomputes_and_is_not_compiled_whole(model: Any) -> None:
+    import keras
+
+    clone = keras.models.clone_model(model)
+    with pytest.warns(UserWarning, match="Model doesn't support `jit_compile=True`"):
+        clone.compile(keras.optimizers.SGD(0.0), "mean_squared_error", jit_compile=True)
+    clone.fit(np.ones((B, T, I)), np.ones((B, T, 2)), verbose=0)
+    assert clone.recompute and not clone.jit_compile
+
+
+def test_derivatives_of_gradients_are_refused_by_name(model: Any) -> None:
+    import tensorflow as tf
+
+    x = tf.ones([2, 9, I], tf.float64)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = model(x)
+        slope = inner.gradient(y, x)
+    with pytest.raises(UnsupportedError, match=r"recompute: expected first derivatives by tf\.GradientTape"):
+        outer.gradient(slope, x)

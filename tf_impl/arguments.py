@@ -107,7 +107,7 @@ def real(where: str, given: Any, shape: Any, dtype: str) -> Tensor:
     """Real numbers of this shape, None where it is unknown, as a tensor of the dtype. Raises InputError."""
     tensor = tf.cast(given, dtype) if hasattr(given, "dtype") else tf.convert_to_tensor(given, dtype)
     _check_shape(where, tensor, shape)
-    return tensor
+    return tf.ensure_shape(tensor, shape)  # a graph may know less of it
 
 
 def context_of(given: Mapping[str, Tensor]) -> Any:

@@ -42,6 +42,7 @@ class TensorFlowBackend:
     name = "tf"
     files = FILES
     encoder_decoders = True
+    recomputes = True
 
     def supports(self, spec: AnySpec) -> str | None:
         """None, or why the model cannot be built."""
@@ -54,11 +55,9 @@ class TensorFlowBackend:
 
     def build(self, spec: AnySpec, seed: int = 0, dtype: str = "float32", *, recompute: bool = False) -> Model:
         """The model with the spec's initial values. Raises UnsupportedError or WeightError."""
-        if recompute:
-            raise UnsupportedError("recompute: the tf backend keeps the states of all steps; leave recompute out")
         if reason := self.supports(spec):
             raise UnsupportedError(reason)
-        return build(spec, seed, check_dtype(dtype))
+        return build(spec, seed, check_dtype(dtype), recompute=recompute)
 
     def run(
         self,

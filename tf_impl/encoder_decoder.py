@@ -30,6 +30,7 @@ class EncoderDecoder(keras.Model):
         spec: what the model is.
         seed: of the initial weights, which the spec draws, and of the masks of dropout (see `Recurrent`).
         dtype: `float32` or `float64`, for weights and computation.
+        recompute: as for `SequenceModel`, of both.
 
     Attributes:
         encoder, decoder: `SequenceModel`s, which may be run by themselves.
@@ -40,11 +41,14 @@ class EncoderDecoder(keras.Model):
 
     backend_name = "tf"
 
-    def __init__(self, spec: EncoderDecoderSpec, *, seed: int = 0, dtype: Any = "float32", **kwargs: Any) -> None:
+    def __init__(
+        self, spec: EncoderDecoderSpec, *, seed: int = 0, dtype: Any = "float32", recompute: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(dtype=checked_dtype(dtype), **kwargs)
         self.spec, self.seed = spec, seed
-        self.encoder = SequenceModel(spec.encoder, seed=seed, dtype=self.dtype, name="encoder")
-        self.decoder = SequenceModel(spec.decoder, seed=seed, dtype=self.dtype, name="decoder")
+        options: dict[str, Any] = {"seed": seed, "dtype": self.dtype, "recompute": recompute}
+        self.encoder = SequenceModel(spec.encoder, name="encoder", **options)
+        self.decoder = SequenceModel(spec.decoder, name="decoder", **options)
         self.dropout_calls = counter() if spec.dropout else None
         from_spec(self, initial_weights(spec, seed, self.dtype))
         self.supports_masking = True
@@ -81,6 +85,24 @@ class EncoderDecoder(keras.Model):
             dropout=masks and masks.above(self.spec.encoder.num_layers),
         )
 
+    def scored(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        initial_state: Any = None,
+        context: Any = None,
+        dropout: Masks | None = None,
+    ) -> tuple[Any, Tensor | None]:
+        """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
+        return self.decoder.scored(
+            inputs,
+            mask=mask,
+            initial_state=initial_state,
+            context=None if context is None else self._read(context, dropout),
+            training=False,
+            dropout=dropout and dropout.above(self.spec.encoder.num_layers),
+        )
+
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step of the decoder, for streaming from `initial_state(source)`; as for a `SequenceModel`."""
         return self.decoder.step(x, state)
@@ -92,6 +114,15 @@ class EncoderDecoder(keras.Model):
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         """The decoder's; None for inputs by name."""
         return None if isinstance(inputs, Mapping) else self.decoder.compute_mask(inputs, previous_mask)
+
+    @property
+    def recompute(self) -> bool:
+        """Whether gradients are had by recomputing; may be set."""
+        return self.encoder.recompute
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self.encoder.recompute = self.decoder.recompute = recompute
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` builds the model from again: plain data."""
@@ -105,13 +136,8 @@ class EncoderDecoder(keras.Model):
     def _read(self, given: Any, masks: Masks | None) -> Tensor:
         """The encoder's final state as vectors (B, L*D*H)."""
         source = given if isinstance(given, Source) else Source(given)
-        _, _, final = self.encoder(
-            source.inputs,
-            mask=source.mask,
-            lengths=source.lengths,
-            return_state=True,
-            training=False,
-            dropout=masks,
+        final, _ = self.encoder.scored(
+            source.inputs, mask=source.mask, lengths=source.lengths, training=False, dropout=masks
         )
         state = next(iter(named_states(self.spec.encoder, final).values()))
         state = tf.transpose(state, [1, 0, 2])
@@ -130,8 +156,8 @@ def _of_fit(given: Mapping[str, Tensor], context: Any) -> tuple[Tensor, None, So
 Model = Recurrent | SequenceModel | EncoderDecoder
 
 
-def build(spec: AnySpec, seed: int, dtype: str) -> Model:
+def build(spec: AnySpec, seed: int, dtype: str, *, recompute: bool = False) -> Model:
     """`EncoderDecoder` of two specs, `Recurrent` where the spec is the core alone, else `SequenceModel`."""
     if isinstance(spec, EncoderDecoderSpec):
-        return EncoderDecoder(spec, seed=seed, dtype=dtype)
-    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype)
+        return EncoderDecoder(spec, seed=seed, dtype=dtype, recompute=recompute)
+    return (Recurrent if spec.is_core else SequenceModel)(spec, seed=seed, dtype=dtype, recompute=recompute)

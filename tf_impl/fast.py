@@ -82,11 +82,11 @@ def decided(worth: bool | None) -> Iterator[None]:
         _DECIDED.reset(token)
 
 
-def filled(steps: Any, compiled: Any) -> Any:
-    """The number of steps that so many are filled up to."""
+def filled(steps: Any, room: Any, compiled: Any) -> Any:
+    """The number of steps that so many are filled up to, so that a compiled loop has room for at least so many."""
     if isinstance(compiled, bool):
-        return bucket(steps) if compiled else steps
-    return tf.where(compiled, bucket(steps), steps)
+        return bucket(room) if compiled else steps
+    return tf.where(compiled, bucket(room), steps)
 
 
 def bucket(steps: Any) -> Any:

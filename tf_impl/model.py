@@ -11,9 +11,19 @@ from ..spec.errors import InputError
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
 from . import streaming
-from .arguments import check_inputs, checked_dtype, named_states, real, states_by_name, valid_steps
+from .arguments import (
+    check_inputs,
+    checked_dtype,
+    named_states,
+    real,
+    single_or_all,
+    states_by_name,
+    valid_steps,
+)
+from .dropout import masks_of_call
 from .graphs import Graph
 from .merging import merge
+from .recomputing import due
 from .recurrent import Recurrent, config_of, from_data
 from .weights import from_spec
 
@@ -29,6 +39,7 @@ class SequenceModel(keras.Model):
         spec: what the model is.
         seed: of the initial weights, which the spec draws, and of the masks of dropout (see `Recurrent`).
         dtype: `float32` or `float64`, for weights and computation.
+        recompute: as for `Recurrent`; embedding and head are run again too.
 
     Attributes:
         embedding, context, head: `keras.layers.Embedding`, `Dense` and `Dense`.
@@ -40,13 +51,16 @@ class SequenceModel(keras.Model):
 
     backend_name = "tf"
 
-    def __init__(self, spec: ModelSpec, *, seed: int = 0, dtype: Any = "float32", **kwargs: Any) -> None:
+    def __init__(
+        self, spec: ModelSpec, *, seed: int = 0, dtype: Any = "float32", recompute: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(dtype=checked_dtype(dtype), **kwargs)
         self.spec, self.seed = spec, seed
         self.embedding: Any = spec.embedding and _embedding(spec, self.dtype)
         rows = spec.num_layers * spec.num_directions * spec.hidden_size
         self.context: Any = spec.context and _dense("context", spec.context.size, rows, True, self.dtype)
-        self.core = Recurrent(core_of(spec), seed=seed, dtype=self.dtype, return_state=True, name="core")
+        options: dict[str, Any] = {"dtype": self.dtype, "return_state": True, "recompute": recompute}
+        self.core = Recurrent(core_of(spec), seed=seed, name="core", **options)
         self.head: Any = spec.head and _dense("head", spec.output_size, spec.head.size, spec.head.bias, self.dtype)
         from_spec(self, initial_weights(spec, seed, self.dtype))
         self._step_graph = Graph(self._step, worth=lambda given: False)  # one step
@@ -72,18 +86,29 @@ class SequenceModel(keras.Model):
         """
         check_inputs(inputs, self.spec)
         valid = valid_steps(inputs, mask, lengths)
-        outputs, final = self.core(
-            self._embedded(inputs, valid),
-            mask=valid,
-            initial_state=self._initial(inputs, initial_state, context),
-            training=training,
-            dropout=dropout,
-        )
-        scores = outputs if self.head is None else self._scores(outputs, final, valid)
+        start, wanted = self._initial(inputs, initial_state, context), return_state or self.head is None
+        scores, outputs, final = self._whole(inputs, valid, start, training, dropout, outputs=wanted)
         if lengths is not None:  # what Keras does for a mask, for the layers above
             for series in (outputs,) if self._reads_final else (outputs, scores):
-                series._keras_mask = valid
+                if series is not None:
+                    series._keras_mask = valid
         return (scores, outputs, final) if return_state else scores
+
+    def scored(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        initial_state: Any = None,
+        context: Tensor | None = None,
+        training: bool | None = None,
+        dropout: Masks | None = None,
+    ) -> tuple[Any, Tensor | None]:
+        """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
+        check_inputs(inputs, self.spec)
+        valid, start = valid_steps(inputs, mask, lengths), self._initial(inputs, initial_state, context)
+        scores, _, final = self._whole(inputs, valid, start, training, dropout, outputs=False)
+        return final, scores
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streaming: x (B, I) or tokens (B,), state (L*D, B, H) or a dict of them, None for zeros.
@@ -103,7 +128,8 @@ class SequenceModel(keras.Model):
             raise InputError("context: this model has none; build it with context=Context(size)")
         context = real("context", context, (None, self.spec.context.size), self.dtype)
         start = self.context(context)  # (B, L*D*H)
-        start = tf.reshape(start, [tf.shape(start)[0], -1, self.spec.hidden_size])
+        rows = self.spec.num_layers * self.spec.num_directions
+        start = tf.reshape(start, [tf.shape(start)[0], rows, self.spec.hidden_size])
         return tf.transpose(start, [1, 0, 2])
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
@@ -149,6 +175,49 @@ class SequenceModel(keras.Model):
         return [self.head(outputs) if self.head else outputs, *states]
 
     @property
+    def recompute(self) -> bool:
+        """Whether gradients are had by recomputing; may be set."""
+        return bool(self.core.recompute)
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self.core.recompute = recompute
+
+    def _whole(
+        self, inputs: Tensor, valid: Tensor | None, start: Tensors, training: Any, dropout: Any, *, outputs: bool
+    ) -> tuple[Tensor | None, Tensor | None, Any]:
+        """Scores, outputs and final state; what nobody wants may be None."""
+        if self.core.recompute and due(inputs):
+            return self._in_parts(inputs, valid, start, masks_of_call(self.core, training, dropout), outputs=outputs)
+        y, final = self.core(
+            self._embedded(inputs, valid), mask=valid, initial_state=start, training=training, dropout=dropout
+        )
+        return y if self.head is None else self._scores(y, final, valid), y, final
+
+    def _in_parts(
+        self, inputs: Tensor, valid: Tensor | None, start: Tensors, masks: Masks | None, *, outputs: bool
+    ) -> tuple[Tensor | None, Tensor | None, Any]:
+        """The same with recomputing, embedding and head included."""
+        scored = self.head is not None and not self._reads_final
+        ends = [layer for layer in (self.embedding, self.head if scored else None) if layer is not None]
+        variables = [variable for layer in ends for variable in layer.variables]
+
+        def enter(weights: Any, x: Tensor, mask: Tensor | None) -> Tensor:
+            with keras.StatelessScope(state_mapping=zip(variables, weights, strict=True)):
+                return self._embedded(x, mask)
+
+        def leave(weights: Any, y: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+            with keras.StatelessScope(state_mapping=zip(variables, weights, strict=True)):
+                return (*[y] * outputs, *([self._scores(y, None, mask)] if scored else []))
+
+        weights, series = [tf.convert_to_tensor(variable) for variable in variables], outputs + scored
+        found, named = self.core.in_parts(weights, inputs, valid, start, masks, enter, leave, series)
+        y, final = found[0] if outputs else None, single_or_all(named)
+        if self.head is None:
+            return y, y, final
+        return found[-1] if scored else self._scores(None, final, valid), y, final
+
+    @property
     def _reads_final(self) -> bool:
         return self.spec.head is not None and self.spec.head.reads == "final"
 
@@ -169,7 +238,7 @@ class SequenceModel(keras.Model):
             states[self.spec.cell_definition.states[0]] = self.initial_state(context)
         return states
 
-    def _scores(self, outputs: Tensor, final: Any, valid: Tensor | None) -> Tensor:
+    def _scores(self, outputs: Tensor | None, final: Any, valid: Tensor | None) -> Tensor:
         if self._reads_final:
             states = named_states(self.spec, final)[self.spec.cell_definition.output]
             top = tf.unstack(states[-self.spec.num_directions :])  # D times (B, H)

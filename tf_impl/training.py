@@ -25,9 +25,9 @@ from .arguments import context_of, named_states, tensors_of
 from .dropout import int64
 from .encoder_decoder import EncoderDecoder
 from .graphs import Graph
+from .layers import worth_compiling
 from .model import SequenceModel
 from .optimizers import dense, optimizer_of
-from .recurrent import worth_compiling
 from .weights import turned, variables
 
 Tensor = Any
@@ -138,12 +138,11 @@ class Trainer:
         initial = {name: given[f"initial.{name}"] for name in names if f"initial.{name}" in given}
         masks = Masks(*(given[f"masks.{name}"] for name in Masks._fields)) if self._drops else None
         with tf.GradientTape() as tape:
-            scores, _, final = self.model(
+            final, scores = self.model.scored(
                 given["inputs"],
                 mask=given.get("mask"),
                 initial_state=initial or None,
                 context=context_of(given),
-                return_state=True,
                 dropout=masks,
             )
             loss = loss_value(self.training.loss, scores, given["targets"], given["entries"], given["scale"])

@@ -32,6 +32,7 @@ MEMORY: Mapping[str, tuple[str, str]] = {
     "rnnzoo numpy fb": ("numpy_engines", "memory"),
     "rnnzoo torch fb": ("torch_engines", "memory"),
     "rnnzoo torch update": ("torch_engines", "memory_of_update"),
+    "rnnzoo tf update": ("tf_memory", "memory_of_update"),
 }  # the module here, and the function in it
 
 
