@@ -134,7 +134,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The loops of TensorFlow, made anew and compiled however short they are: `compiled.loops` are those that ran."""
     fast = _module("tf_impl", "fast")
     monkeypatch.setattr(fast, "WORTH", 0)
-    for module, name in (("recurrence", "_loop"), ("recurrent", "_graph")):
+    for module, name in (("recurrence", "_loop"), ("layers", "_graph")):
         traced = getattr(_module("tf_impl", module), name)
         monkeypatch.setattr(_module("tf_impl", module), name, functools.cache(traced.__wrapped__))
     loops, call = [], fast.Either.__call__
@@ -167,6 +167,33 @@ def test_a_compiled_update_is_right(kind: str, compiled: list[Any]) -> None:
     assert compiled and outcome.verdict == "passed", outcome.message
 
 
+def test_second_derivatives_by_the_final_state_leave_filled_steps_out(
+    compiled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    backend = load_backend("tf")
+    model = backend.build(ModelSpec("simple_rnn", I, H, nonlinearity="identity"), dtype="float64")
+    shift = {
+        "recurrent_weight": np.roll(np.eye(H), 1, 0),
+        "bias": np.zeros(H),
+        "input_weight": np.arange(1.0, H * I + 1).reshape(H, I),
+    }
+    backend.from_spec(model, {f"layers.0.forward.{name}": array for name, array in shift.items()})  # exact in integers
+    x, found = tf.constant(np.arange(17.0 * I).reshape(1, 17, I)), []
+    for worth in (0, 10**9):
+        monkeypatch.setattr(_module("tf_impl", "fast"), "WORTH", worth)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                _, final = model.outputs_and_states(x, None, None)
+                loss = tf.reduce_sum(final["h"] ** 3 * np.arange(1.0, H + 1))
+            slope = inner.gradient(loss, x)
+        found.append(outer.gradient(slope, x).numpy())
+    assert compiled and found[0].all() and np.array_equal(*found)
+
+
 def test_a_cell_of_two_states_is_compiled_too(compiled: list[Any], toy_cell: Callable[[str], None]) -> None:
     toy_cell("tf_impl")
     case = Case(ModelSpec("bi_rnn", I, H, cell="toy"), B, T, "holes")
@@ -175,9 +202,9 @@ def test_a_cell_of_two_states_is_compiled_too(compiled: list[Any], toy_cell: Cal
 
 
 def test_most_padding_is_left_out_of_a_compiled_loop(compiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    recurrent, found = _module("tf_impl", "recurrent"), []
-    packing = recurrent.packing
-    monkeypatch.setattr(recurrent, "packing", lambda mask: found.append(packing(mask)) or found[-1])
+    layers, found = _module("tf_impl", "layers"), []
+    packing = layers.packing
+    monkeypatch.setattr(layers, "packing", lambda mask: found.append(packing(mask)) or found[-1])
     backend, lengths = load_backend("tf"), [3, 8, 1, 6, 5, 4, 2, 7]
     backend.run(backend.build(ModelSpec("simple_rnn", I, H)), np.ones((8, 8, I)), lengths)
     (rows,) = found
@@ -209,7 +236,7 @@ def test_eager_calls_of_all_models_of_a_spec_share_a_graph_for_each_bucket(
             inputs = np.random.default_rng(steps).standard_normal((2, steps, I)).astype(dtype)
             assert_run({"outputs": model(inputs)}, model, inputs)
             traced.append(len(compiled))
-    assert traced == [1, 1, 2, 2, 2, 2, 3, 3, 4] and len(_module("tf_impl", "recurrent")._graph(spec).functions) == 4
+    assert traced == [1, 1, 2, 2, 2, 2, 3, 3, 4] and len(_module("tf_impl", "layers")._graph(spec).functions) == 4
 
 
 def load_steps(steps: int) -> Any:

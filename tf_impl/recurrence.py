@@ -173,14 +173,17 @@ def _check_tapes_record(x: Tensor) -> None:
 
 
 def _plain_results(step: Step, given: Tensors) -> tuple[Tensor, ...]:
-    """Outputs and final states by the plain loop, whether the series are packed or not."""
+    """Outputs and final states by the plain loop, whether the series are packed or filled up or not."""
     plain = {name: value for name, value in given.items() if name not in ("ends", "places", "before")}
-    if "places" not in given:
-        return _results(step, forward(step, ARRAYS, plain), plain)[0]
-    plain |= {name: tf.gather(given[name][0], given["places"]) for name in ("p", "mask")}
+    if "places" in given:
+        plain |= {name: tf.gather(given[name][0], given["places"]) for name in ("p", "mask")}
+    elif "ends" in given:
+        plain |= {name: given[name][:, : given["ends"][0]] for name in ("p", "mask") if name in given}
     (y, *final), _ = _results(step, forward(step, ARRAYS, plain), plain)
     L, H = tf.shape(given["p"])[1], tf.shape(y)[2]
-    return (tf.scatter_nd(given["places"][:, :, None], y, [L, H])[None], *final)
+    if "places" in given:
+        return (tf.scatter_nd(given["places"][:, :, None], y, [L, H])[None], *final)
+    return (fast.longer(y, L), *final)
 
 
 class _Loop(NamedTuple):
