@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from .equivalence import assert_equivalent as assert_equivalent
     from .in_pytest import conformance_tests as conformance_tests
     from .layers import converted as converted
+    from .stateless import DifferentiatingStatelessBackend as DifferentiatingStatelessBackend
+    from .stateless import StatelessBackend as StatelessBackend
 
 __getattr__ = on_demand(__name__, {
     "Comparison": "comparison", "assert_equivalent": "equivalence", "converted": "layers",
-    "conformance_tests": "in_pytest",
+    "conformance_tests": "in_pytest", "StatelessBackend": "stateless", "DifferentiatingStatelessBackend": "stateless",
 })  # fmt: skip

@@ -5,12 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from rnnzoo.conformance.declared import declaration
 from rnnzoo.conformance.items import items
+from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.pair_cases import AnyCase
 from rnnzoo.conformance.training import TrainingCase
 from rnnzoo.conformance.trajectories import Trajectory
@@ -77,6 +80,15 @@ def test_an_example_of_the_readme_runs(text: str, folder: Path):
     """But for those that train on several devices: tests/test_data_parallel.py runs them, and looks at the result."""
     (folder / "example.py").write_text(text)
     _run(folder, f"{sys.executable} -P example.py")
+
+
+def test_the_backend_of_the_readme_passes_all_that_it_supports():
+    (text,) = (t for language, t in BLOCKS if language == "python" and "StatelessBackend" in t)
+    exec(text, made := {"__name__": "theirs"})
+    quick = items(quick=True)
+    more = declaration(made["OBJECT"], quick, items(), quick=True).further
+    verdicts = Counter(run(made["OBJECT"], one).verdict for one in [*quick, *more])
+    assert set(verdicts) == {"passed", "skipped"} and verdicts["passed"] >= 5
 
 
 def test_the_commands_in_the_prose_run(folder: Path):
