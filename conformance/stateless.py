@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..spec.backend import Result, unsupported
-from ..spec.contract import TAKES
-from ..spec.errors import UnsupportedError
+from ..spec.contract import TAKES, asked
+from ..spec.errors import BackendError, UnsupportedError
 from ..spec.inputs import Cotangents, Inputs, checked_cotangents, checked_inputs
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, checked_weights, initial_weights
@@ -43,11 +43,11 @@ class StatelessBackend:
 
     def supports(self, spec: ModelSpec) -> str | None:
         """None, or why the model cannot be run."""
-        raise NotImplementedError
+        raise self._missing("supports(spec)")
 
     def results(self, model: StatelessModel, given: Inputs) -> Result:
         """What the implementation computes, from checked arguments in the model's dtype."""
-        raise NotImplementedError
+        raise self._missing("results(model, given)")
 
     def build(self, spec: ModelSpec, seed: int = 0, dtype: str = "float32") -> StatelessModel:
         """The spec with its initial weights. Raises UnsupportedError or WeightError."""
@@ -69,7 +69,9 @@ class StatelessBackend:
         context: ArrayLike | None = None,
     ) -> Result:
         """Inference. Raises InputError."""
-        return self.results(model, self._checked(model, inputs, lengths, initial_state, mask, context))
+        given = self._checked(model, inputs, lengths, initial_state, mask, context)
+        found: Result = asked(self, "results", model, given)
+        return found
 
     def to_spec(self, model: StatelessModel) -> Weights:
         """A copy of the weights under their canonical names."""
@@ -79,6 +81,9 @@ class StatelessBackend:
         """Set all weights. Raises WeightError."""
         checked = checked_weights(model.spec, weights, model.dtype, cast=cast)
         model.weights = {name: np.array(array) for name, array in checked.items()}
+
+    def _missing(self, method: str) -> BackendError:
+        return BackendError(f"{self.name}: expected the class {type(self).__name__} to have {method}, got none")
 
     def _checked(self, model: StatelessModel, inputs: Any, lengths: Any, state: Any, mask: Any, context: Any) -> Inputs:
         return checked_inputs(
@@ -91,7 +96,7 @@ class DifferentiatingStatelessBackend(StatelessBackend):
 
     def derivatives(self, model: StatelessModel, given: Inputs, cotangents: Cotangents) -> dict[str, Array]:
         """All gradients under the names of SPEC.md, 11.2."""
-        raise NotImplementedError
+        raise self._missing("derivatives(model, given, cotangents)")
 
     def gradients(
         self,
@@ -112,4 +117,5 @@ class DifferentiatingStatelessBackend(StatelessBackend):
             model.spec, model.dtype, *given.inputs.shape[:2],
             outputs=outputs_cotangent, final_state=final_state_cotangent, scores=scores_cotangent,
         )  # fmt: skip
-        return self.derivatives(model, given, cotangents)
+        found: dict[str, Array] = asked(self, "derivatives", model, given, cotangents)
+        return found

@@ -17,6 +17,7 @@ LOOSE, TIGHT = 0.6, 0.85  # how alike names are that a message holds together, a
 POSITIONAL = {  # the arguments of each method that come by position
     "supports": "spec", "build": "spec", "run": "model, inputs", "gradients": "model, inputs", "to_spec": "model",
     "from_spec": "model, weights", "trainer": "model, training", "step": "batch", "state": "", "load_state": "state",
+    "results": "model, given", "derivatives": "model, given, cotangents",
 }  # fmt: skip
 
 
@@ -29,8 +30,7 @@ def check_backend(where: str, backend: Any) -> None:
             f"{where}: missing {listed(missing)}{near}; required are {', '.join(REQUIRED)} (SPEC.md, 13)"
         )
     optional = [*PARTS, *LISTS, *FLAGS]
-    absent = set(optional).difference(public)
-    if odd := [name for name in public if name not in optional and _near(name, absent, TIGHT)]:
+    if odd := [name for name in public if name not in optional and _mistyped(backend, name, optional)]:
         raise BackendError(
             f"{where}: expected the optional parts {listed(optional)}, got {odd[0]!r}{nearest(odd[:1], optional)}; "
             "rename it, or let its name begin with '_' if it is something else"
@@ -83,6 +83,14 @@ def asked(owner: Any, part: str, *given: Any, **named: Any) -> Any:
             f"{part}: expected a method that can be called as {part}({call}) (SPEC.md, 13.3), got "
             f"{part}{_signature(method)}: {error}{_place(method)}"
         ) from None
+
+
+def _mistyped(backend: Any, name: str, optional: Collection[str]) -> bool:
+    """Whether a name is like an optional part's which is not there, or is only inherited by what has the name."""
+    places = [getattr(backend, "__dict__", {}), *map(vars, type(backend).__mro__)]
+    near = _near(name, optional, TIGHT)
+    inside = [[place for place, names in enumerate(places) if one in names] for one in (name, near)]
+    return near is not None and min(inside[1], default=len(places)) > min(inside[0], default=len(places))
 
 
 def _near(name: str, known: Collection[str], cutoff: float) -> str | None:

@@ -22,6 +22,7 @@ from rnnzoo.conformance.diagnosis import diagnosed
 from rnnzoo.conformance.items import Item, item, items
 from rnnzoo.conformance.outcomes import Outcome, run
 from rnnzoo.conformance.patience import CRASHES, HANGS, Patience
+from rnnzoo.conformance.stateless import StatelessBackend
 from rnnzoo.conformance.training import quick_training_cases
 from rnnzoo.numpy_impl.backend import NumpyBackend
 from rnnzoo.spec import ModelSpec, Result
@@ -242,6 +243,24 @@ def test_a_method_that_takes_other_arguments_is_told_with_its_place_and_the_call
     first, second, *others = run(made["Odd"](), item(check, case, "float64")).message.split("\n")
     assert words in first and f"got {name}(" in first and "(SPEC.md, 13.3)" in first
     assert second == f'  File "/their/file.py", line 3, in {name}' and not others
+
+
+class _Function(StatelessBackend):
+    name = "function"
+
+    def supports(self, spec: Any) -> str | None:
+        return None
+
+
+def test_what_a_stateless_backend_lacks_or_mistypes_is_told_without_a_traceback():
+    class Other(_Function):
+        def results(self, model: Any) -> Any: ...  # type: ignore[override]
+
+    one = item("results", Case(SIMPLE, 2, 3), "float64")
+    told = run(Other(), one).message.splitlines()
+    assert "results: expected a method that can be called as results(model, given)" in told[0] and len(told) == 2
+    assert "expected the class _Function to have results(model, given), got none" in run(_Function(), one).message
+    assert "to have supports(spec), got none" in run(type("Bare", (StatelessBackend,), {"name": "bare"})(), one).message
 
 
 def test_an_error_of_a_methods_own_code_is_not_taken_for_its_arguments():

@@ -152,6 +152,20 @@ def test_a_typing_error_in_what_a_backend_declares_is_refused_by_name(
     assert str(error.value).startswith("backend '") and "\n" not in str(error.value)
 
 
+def test_a_typing_error_beside_what_is_inherited_is_refused_too(third_party: types.ModuleType) -> None:
+    class Base(Whole):
+        dtypes = ("float32",)
+
+    class Both(Base):
+        dtype, dtypes = "f4", ("float32",)
+
+    third_party.OBJECT = Both()
+    assert load_backend("outside_backends:OBJECT") is third_party.OBJECT
+    third_party.OBJECT = type("Typo", (Base,), {"dtype": ("float64",)})()
+    with pytest.raises(BackendError, match=r"got 'dtype' .*nearest to 'dtypes'"):
+        load_backend("outside_backends:OBJECT")
+
+
 def test_a_required_part_with_a_typing_error_is_told_beside_it(third_party: types.ModuleType) -> None:
     third_party.PARTLY.from_specs = print
     with pytest.raises(BackendError, match=r"missing 'from_spec', .*\('from_spec' is nearest to 'from_specs'\)"):
