@@ -62,6 +62,7 @@ def calls(package: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     steps = _module(package, "steps")
     monkeypatch.setattr(steps, "PIECE", 3 * B * (H if package == "torch_impl" else 1))  # rows, or numbers
     monkeypatch.setattr(steps, "FEW", 2 * B)
+    monkeypatch.setattr(steps, "LONG", 2, raising=False)  # torch's
     return found
 
 

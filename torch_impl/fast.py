@@ -141,10 +141,12 @@ def _backward(
             for piece in reversed(steps.pieces()):
                 d = d_outputs.copied(piece)  # (R, H)
                 _run_back(piece, d, IN_PLACE[nonlinearity].derivative(piece.rows), weight, d_initial[i])
-                d_weights[i].addmm_(d.t(), piece.before(initial[i]))
+                for own_rows, before in piece.before(initial[i]):
+                    d_weights[i].addmm_(d[own_rows].t(), before)
                 d_input_weight[own].addmm_(d.t(), inputs.read(piece))
                 d_bias[own].add_(d.sum(0))
-                d_inputs.write(piece, d_inputs.read(piece).addmm_(d, input_weight[own], beta=i))  # of both directions
+                d_read = d_inputs.read(piece) if i else d_inputs.room(piece)
+                d_inputs.write(piece, d_read.addmm_(d, input_weight[own], beta=i))  # of both directions
         return d_x, d_input_weight, d_bias, d_weights, d_initial
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +72,12 @@ class InPieces:
             return self.x.index_select(0, self.places[piece.start : piece.end])
         return self._block(piece).flatten(0, -2)
 
+    def room(self, piece: Piece) -> Tensor:
+        """Where a piece's rows are to be written, (R, M): a view as for `read`, else memory of its own."""
+        if self.places is not None:
+            return self.x.new_empty(piece.end - piece.start, self.x.shape[1])
+        return self.read(piece)
+
     def copied(self, piece: Piece) -> Tensor:
         """The same in memory of its own."""
         if self.places is not None:
@@ -97,16 +104,17 @@ def all_rows(x: Tensor) -> Rows:
 
 def valid_rows(mask: Tensor) -> Rows | None:
     """The valid steps of a mask (B, T), where padding is only on the right or only on the left; else None."""
-    B, T = mask.shape
-    order = mask.sum(1).argsort(descending=True, stable=True)
-    by_time = mask[order].t()  # (T, B)
-    sizes = by_time.sum(1)
-    prefixes = torch.arange(B, device=mask.device) < sizes[:, None]
-    steps = sizes.diff()
-    if not bool((by_time == prefixes).all() & ((steps <= 0).all() | (steps >= 0).all()) & mask.any()):
+    (B, T), valid = mask.shape, mask.cpu().numpy()  # each of NumPy's many small operations takes half of torch's time
+    order = np.argsort(-valid.sum(axis=1), kind="stable")
+    by_time = valid[order].T  # (T, B)
+    sizes = by_time.sum(axis=1)
+    growth = np.diff(sizes)
+    ordered = (growth <= 0).all() or (growth >= 0).all()
+    if not (ordered and sizes.any() and (by_time == (np.arange(B) < sizes[:, None])).all()):
         return None
-    t, b = by_time.nonzero(as_tuple=True)
-    return Rows((B, T), [n for n in sizes.tolist() if n], order, order[b] * T + t)
+    t, b = np.nonzero(by_time)
+    places = torch.from_numpy(order[b] * T + t).to(mask.device)
+    return Rows((B, T), [n for n in sizes.tolist() if n], torch.from_numpy(order).to(mask.device), places)
 
 
 def reads_values(mask: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Steps of different numbers of rows in one array, step after step, and pieces of them that fit into a cache."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 PIECE = 2**18  # numbers: 1 MB in float32, half of a common second-level cache
 SHARE = 4  # at least so many pieces, so that what is held for a piece is small beside the whole
 FEW = 128  # rows, of which there is one piece
+LONG = 128  # rows, whose product with others costs less than their copy
 
 
 class Steps:
@@ -17,16 +19,22 @@ class Steps:
 
     Attributes:
         series: the array, in order of time.
-        rows, sizes: the steps in reading order, and the number of rows n of each.
+        sizes: the number of rows n of each step in reading order.
     """
 
     def __init__(self, series: Tensor, sizes: Sequence[int], *, reverse: bool = False) -> None:
-        T = len(sizes)
         self.series, self.reverse = series, reverse
+        self.sizes = sizes[::-1] if reverse else sizes
         self.ends = [0, *accumulate(sizes)]  # in order of time
         self.even = sizes[0] == sizes[-1]  # sizes only grow, or only shrink
-        rows = series.view(T, -1, series.shape[1]).unbind(0) if self.even else series.split(sizes)
-        self.rows, self.sizes = (rows[::-1], sizes[::-1]) if reverse else (rows, sizes)
+
+    @cached_property
+    def rows(self) -> Sequence[Tensor]:
+        """The steps in reading order."""
+        sizes = self.sizes[::-1] if self.reverse else self.sizes
+        H = self.series.shape[1]
+        rows = self.series.view(len(sizes), -1, H).unbind(0) if self.even else self.series.split(sizes)
+        return rows[::-1] if self.reverse else rows
 
     def pieces_read(self, width: int) -> list["Piece"]:
         """Steps that follow one another, in reading order: as few as have only a share of the array's numbers to read,
@@ -60,12 +68,12 @@ class Piece(NamedTuple):
     @property
     def first(self) -> int:
         """The earliest step, in order of time."""
-        return len(self.steps.rows) - self.stop if self.steps.reverse else self.begin
+        return len(self.steps.sizes) - self.stop if self.steps.reverse else self.begin
 
     @property
     def last(self) -> int:
         """One past the latest step."""
-        return len(self.steps.rows) - self.begin if self.steps.reverse else self.stop
+        return len(self.steps.sizes) - self.begin if self.steps.reverse else self.stop
 
     @property
     def start(self) -> int:
@@ -92,15 +100,18 @@ class Piece(NamedTuple):
         sizes, forward = self.steps.sizes[self.begin : self.stop], not self.steps.reverse
         return sizes[::-1], Steps(series, sizes if forward else sizes[::-1], reverse=forward).rows
 
-    def before(self, initial: Tensor) -> Tensor:
-        """The states before each of the piece's rows, in order of time."""
+    def before(self, initial: Tensor) -> list[tuple[slice, Tensor]]:
+        """Which of the piece's rows, in order of time, and the states before each of them; together all of its rows."""
         blocks: list[tuple[Tensor, int, int]] = []
         for source, start, end in self._blocks(initial):
             if blocks and blocks[-1][0] is source and blocks[-1][2] == start:
                 start = blocks.pop()[1]
             blocks.append((source, start, end))
         parts = [source[start:end] for source, start, end in blocks]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(parts) * LONG > self.end - self.start:
+            return [(slice(None), torch.cat(parts))]
+        ends = [0, *accumulate(map(len, parts))]
+        return [(slice(begin, end), part) for begin, end, part in zip(ends, ends[1:], parts, strict=False)]
 
     def _blocks(self, initial: Tensor) -> Iterator[tuple[Tensor, int, int]]:
         """Where the states before each step stand, in order of time: in the array, or among the initial ones."""
