@@ -357,6 +357,12 @@ def test_details_show_message_divergence_and_command(browser: Browser) -> None:
     assert browser.texts("#list .message")[1] == "outputs: too far"
 
 
+def test_a_failure_says_why_before_it_is_opened(browser: Browser) -> None:
+    first, second, *others = browser.texts("#list .item > summary")
+    assert SCRIPT in first and "outputs: too far" in second
+    assert browser.texts("#list .why") == [SCRIPT, "outputs: too far"] and others
+
+
 def test_markup_in_the_data_is_shown_as_text(browser: Browser) -> None:
     browser.click("#list .item:first-child > summary")
     assert browser.text("#list .message") == SCRIPT
