@@ -249,14 +249,14 @@ def _imported(target: str, name: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:  # whatever the module does while it is loaded
+    except (Exception, SystemExit) as error:  # whatever the module does while it is loaded
         raise BackendError(
             f"backend {name!r}: cannot load {target!r}: {_said(error)}; expected 'package.module:OBJECT', "
             "installed or in a folder of PYTHONPATH"
         ) from error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """What an import raised, and where in the module, if it got there."""
     calls = traceback.extract_tb(error.__traceback__)
     inside = [call for call in calls if not re.match(r"<frozen |.*\bimportlib\b", call.filename)][1:]

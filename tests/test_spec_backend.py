@@ -5,6 +5,7 @@ import sys
 import types
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_an_outside_object_is_found_by_module_and_name(third_party: types.Module
 def test_an_outside_object_that_is_no_backend_is_refused(third_party: types.ModuleType, name: str, words: str) -> None:
     with pytest.raises(BackendError, match=words):
         load_backend(name)
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("raise KeyError('x')", r"KeyError: 'x' \(.*loads_badly.py, line 2\)"),
+    ("raise SystemExit('no licence')", r"SystemExit: no licence \(.*loads_badly.py, line 2\)"),
+])  # fmt: skip
+def test_what_a_module_does_while_it_is_loaded_is_told_with_its_line(
+    line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loads_badly.py").write_text(f"import os\n{line}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BackendError, match=words):
+        load_backend("loads_badly:OBJECT")
 
 
 TYPING_ERRORS = [
