@@ -27,7 +27,8 @@ KEEPING = (SHAPES[3], SHAPES[3].changed(short=True), SHAPES[3].changed(D=2), SHA
 LONG = Problem(4, 2000, 16, 32)
 LARGE = LONG.changed(B=32, H=128)  # to be seen in the memory of a process
 RECOMPUTING = {  # a module of torch returns its outputs, which a single layer cannot have for less; a trainer has none
-    "rnnzoo numpy fb": (LONG, LONG.changed(L=4)), "rnnzoo torch fb": (LONG.changed(L=2), LONG.changed(L=4)),
+    "rnnzoo numpy fb": (LONG, LONG.changed(L=4), LONG.changed(D=2), LONG.changed(L=2, D=2)),
+    "rnnzoo torch fb": (LONG.changed(L=2), LONG.changed(L=4)),
     "rnnzoo torch update": (LONG, LONG.changed(D=2), LONG.changed(L=2, D=2)),
     "rnnzoo tf update": (LARGE, LARGE.changed(D=2), LARGE.changed(L=2, D=2)),
 }  # fmt: skip

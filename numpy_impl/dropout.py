@@ -25,7 +25,7 @@ def factors(
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[int, ...]) -> Array:
     """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
-    h, layer = np.zeros(1, np.uint32), masks.first_layer + layer
+    h, layer, direction = np.zeros(1, np.uint32), masks.first_layer + layer, masks.first_direction + direction
     for word in (masks.seed, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction):
         h = absorbed(h, np.uint32(word % WORD))
     steps, rows, units = shape

@@ -59,13 +59,19 @@ class Masks(NamedTuple):
         update: from 1, as an optimizer counts; an integer, or a framework's own of no dimension.
         first_row: rows of the update that came in batches before this one.
         first_layer: layers of the encoder, in a decoder; else 0.
+        first_direction: 1 where the backward direction of a layer is run by itself; else 0.
     """
 
     seed: int
     update: Any
     first_row: Any = 0
     first_layer: Any = 0
+    first_direction: Any = 0
 
     def above(self, layers: int) -> "Masks":
         """Those of a decoder whose encoder has so many layers."""
         return self._replace(first_layer=self.first_layer + layers)
+
+    def of(self, layer: int, direction: int) -> "Masks":
+        """Those of a direction of a layer that is run by itself."""
+        return self.above(layer)._replace(first_direction=direction)

@@ -12,14 +12,9 @@ def parts(steps: int) -> list[slice]:
     return [slice(begin, min(begin + size, steps)) for begin in range(0, steps, size)]
 
 
-def check_recomputes(spec: AnySpec, *, both_directions: bool = False) -> None:
-    """Raises UnsupportedError where a model cannot be run part by part, or a backend cannot in both directions."""
+def check_recomputes(spec: AnySpec) -> None:
+    """Raises UnsupportedError where a model cannot be run part by part."""
     for network in networks(spec):
-        if network.num_directions == 2 and not both_directions:
-            raise UnsupportedError(
-                f"recompute: expected a model that reads forward alone, got {network.variant}, whose backward "
-                "direction begins at the end of the sequence; leave recompute out"
-            )
         if network.dropout and network.dropout.between_layers:
             raise UnsupportedError(
                 "recompute: expected no dropout between layers, which has a mask for each step of the whole sequence; "

@@ -44,8 +44,16 @@ PLACES = [
     (Masks(2**40 + 7, 3, 5), "state", 2, 0),
     (Masks(2**64 - 1, 2**32 + 1, 2**32 - 1), "between_layers", 3, 0),
     (Masks(7, 2, first_layer=2), "inputs", 1, 0),
+    (Masks(7, 2).of(1, 1), "inputs", 0, 0),
 ]
-GOLDEN = [827007469, 4066528562, 1881416321, 1006774577, 757708670]  # of the places with two more words, 1 and 2
+GOLDEN = [
+    827007469,
+    4066528562,
+    1881416321,
+    1006774577,
+    757708670,
+    4066528562,
+]  # of the places with two more words, 1 and 2
 
 
 @pytest.fixture(params=PACKAGES)
@@ -79,19 +87,24 @@ def test_the_finaliser_is_the_published_one():
 
 
 def test_hashes_are_the_golden_ones():
-    found = [hashed(masks, kind, masks.first_layer + layer, d, 1, 2) for masks, kind, layer, d in PLACES]
+    found = [hashed(*place(masks, kind, layer, d), 1, 2) for masks, kind, layer, d in PLACES]
     assert found == GOLDEN
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_a_backend_drops_the_units_of_the_spec(backend_name: str, place: tuple[Masks, str, int, int]):
-    masks, kind, layer, direction = place
+def place(masks: Masks, kind: str, layer: int, direction: int) -> tuple[Masks, str, int, int]:
+    """In the whole model."""
+    return masks, kind, masks.first_layer + layer, masks.first_direction + direction
+
+
+@pytest.mark.parametrize("given", PLACES, ids=str)
+def test_a_backend_drops_the_units_of_the_spec(backend_name: str, given: tuple[Masks, str, int, int]):
+    masks, kind, layer, direction = given
     hashes = module_of(backend_name).hashes
     device = (importlib.import_module("torch").device("cpu"),) if backend_name == "torch" else ()
     found = np.asarray(hashes(masks, kind, layer, direction, (T, B, H), *device))
     times: list[tuple[int, ...]] = [(t,) for t in range(T)] if kind in STEPWISE else [()]
     expected = [
-        [[hashed(masks, kind, masks.first_layer + layer, direction, masks.first_row + row, *t, unit)
+        [[hashed(*place(masks, kind, layer, direction), masks.first_row + row, *t, unit)
           for unit in range(H)]
          for row in range(B)]
         for t in times

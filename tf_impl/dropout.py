@@ -51,7 +51,7 @@ def factors(
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[Any, ...]) -> Tensor:
     """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
-    layer = masks.first_layer + layer
+    layer, direction = masks.first_layer + layer, masks.first_direction + direction
     words = (masks.seed % WORD, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction)
     return _graph(kind in STEPWISE)(_vector(words) % WORD, _vector((masks.first_row,))[0], _vector(shape))
 

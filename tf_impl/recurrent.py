@@ -65,7 +65,7 @@ class Recurrent(keras.layers.Layer):
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
         if recompute:
-            check_recomputes(spec, both_directions=True)
+            check_recomputes(spec)
         super().__init__(dtype=checked_dtype(dtype), **kwargs)
         self.spec, self.seed, self.return_state, self.recompute = spec, seed, return_state, recompute
         with tf.variable_creator_scope(_outside_scopes):

@@ -50,7 +50,8 @@ def factors(
 
 def hashes(masks: Masks, kind: str, layer: int, direction: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A number of 32 bits for each place of a shape, (T, B, N), or for each (B, N) where all steps share it."""
-    h, layer = torch.zeros(1, dtype=torch.int64, device=device), masks.first_layer + layer
+    h = torch.zeros(1, dtype=torch.int64, device=device)
+    layer, direction = masks.first_layer + layer, masks.first_direction + direction
     for word in (masks.seed, masks.seed // WORD, masks.update, KINDS.index(kind), layer, direction):
         h = absorbed(h, word % WORD)
     steps, rows, units = shape

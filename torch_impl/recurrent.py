@@ -78,7 +78,7 @@ class Recurrent(nn.Module):
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
         if recompute:
-            check_recomputes(spec, both_directions=True)
+            check_recomputes(spec)
         self.spec = spec
         self.recompute = recompute
         self._in_place, self._native = load_cell(spec.cell).IN_PLACE, cudnn.has(spec)
