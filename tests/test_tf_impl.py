@@ -15,7 +15,7 @@ from rnnzoo.conformance.bounds import Quantities, gradients, results
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.items import item
 from rnnzoo.conformance.outcomes import run
-from rnnzoo.conformance.tape import Value, pulled_back, total
+from rnnzoo.conformance.tape import Value, pulled_back
 from rnnzoo.conformance.training import TrainingCase, quantities
 from rnnzoo.spec import (
     SGD,
@@ -338,7 +338,7 @@ def second_derivatives(weights: Weights, x: np.ndarray, direction: np.ndarray) -
             parts = [value for name, value in own.items() if way in name]
             terms += first_derivatives(*parts, series, times, direction)
         leaves = [*series, own["layers.0.forward.recurrent_weight"]]
-        *by_x, by_kernel = pulled_back([(total(terms), ops.constant(1.0)[:, None, None])], leaves)
+        *by_x, by_kernel = pulled_back([(term, ops.constant(1.0)[:, None, None]) for term in terms], leaves)
         return {"inputs": np.stack(np.broadcast_arrays(*by_x), axis=2), "recurrent_weight": by_kernel}
 
     return computed
