@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import hashing, summation
 from .numbers import Numbers
-from .precision import PEAK_BY_RMS, PEAK_ULPS, PRECISIONS, SAMPLES, UNIFORM_RMS, Precision, factor
+from .precision import PEAK_BY_RMS, PEAK_ULPS, PRECISIONS, SAMPLES, UNIFORM_RMS, Precision, allowed_error
 from .summation import Terms
 
 Array = NDArray[Any]
@@ -100,7 +100,7 @@ class Exact:
         self.undecided += int(np.count_nonzero(a == b))
         return np.maximum(a, b), self.numbers.array(a > b)
 
-    def accumulated(self, value: Array, terms: Callable[[Any], Terms]) -> Array:
+    def accumulated(self, value: Array, terms: Callable[[float], Terms]) -> Array:
         """The value of a sum; terms: those of one sample, of which two may be alike to a roundoff."""
         return value
 
@@ -199,7 +199,6 @@ class Perturbed(Exact):
 
     Attributes:
         scale: how many times larger than allowed the errors are.
-        factor: the bound in units of a typical deviation.
     """
 
     def __init__(self, numbers: Numbers, precision: Precision, samples: int = SAMPLES, stream: int = 0) -> None:
@@ -208,7 +207,6 @@ class Perturbed(Exact):
         self.scale = max(1.0, _COARSE_ENOUGH / precision.roundoff) if fine else 1.0
         self.precision = precision
         self.samples = samples
-        self.factor = factor(samples)
         self._least = numbers.array(self.scale * precision.smallest * UNIFORM_RMS)
         self._multipliers = hashing.multipliers(samples, stream, "rounding")
         self._integers = np.empty(0, np.uint32)
@@ -217,23 +215,32 @@ class Perturbed(Exact):
         self._places, self._half = np.uint64(places), np.uint64(2 ** (places - 1))
 
     def deviations(self, value: Array) -> Array:
-        """The 2-norm over samples of what errors as large as allowed make of each number; squares do not underflow."""
+        """The 2-norms of what errors as large as allowed make of each number, over both halves of samples: (2, ...)."""
         deviation = abs(value[1:] - value[:1]).astype(np.float64) / self.scale
         largest = deviation.max(axis=0, initial=0.0)
-        unit = np.where(largest > 0, largest, 1.0)
-        found: Array = unit * np.sqrt(np.sum((deviation / unit) ** 2, axis=0))
+        unit = np.where(largest > 0, largest, 1.0)  # so that squares do not underflow
+        squares = (deviation / unit) ** 2
+        found: Array = unit * np.sqrt(np.stack([half.sum(axis=0) for half in np.array_split(squares, 2)]))
         return found
 
     def add(self, a: Array, b: Array) -> Array:
-        """The larger number is a multiple of the sum's last place, or nearly so: the error is that of the smaller."""
-        total = a + b
-        key = self._key(np.minimum(abs(a[0]), abs(b[0]))) + (_bits(total[0]) & _BINADE)
-        return self._with_error(total, abs(total[:1]), self.precision.roundoff * UNIFORM_RMS, key)
+        """The larger number is a multiple of the sum's last place, or nearly so: the error is that of the smaller.
+
+        It is a function of that in quarters of the sum's last place; where one is 0 there is none.
+        """
+        total, sizes = a + b, [abs(a[0]), abs(b[0])]
+        quarters = np.ldexp(self.precision.roundoff / 4, np.frexp(np.asarray(total[0], np.float64))[1])
+        smaller = np.minimum(*sizes).astype(np.float64)
+        key = self._key(np.rint(smaller / (quarters + (quarters == 0))) * quarters) + (_bits(total[0]) & _BINADE)
+        magnitude = abs(total[:1])
+        if np.any(smaller == 0):
+            magnitude = magnitude * ~(np.all(a == 0, axis=0) | np.all(b == 0, axis=0))
+        return self._with_error(total, magnitude, self.precision.roundoff * UNIFORM_RMS, key)
 
     def maximum(self, a: Array, b: Array) -> tuple[Array, Array]:
         """The same; where the error of a - b may turn its sign, the value errs as a, and the derivative is drawn."""
         difference = a - b
-        allowed = self.factor * self.deviations(difference) / math.sqrt(self.samples)
+        allowed = allowed_error(self.deviations(difference), self.samples)
         unclear = (abs(difference[0]) <= allowed) & (allowed > 0)
         self.undecided += int(np.count_nonzero(unclear))
         drawn = self._noise(self._key(difference[0]), difference.shape[1:]) < 0
@@ -254,10 +261,10 @@ class Perturbed(Exact):
         places = self.numbers.array(np.where(mantissa == 0, 0.0, sizes))
         return self._with_error(value, places, self.precision.roundoff * PEAK_ULPS[name] / PEAK_BY_RMS)
 
-    def accumulated(self, value: Array, terms: Callable[[Any], Terms]) -> Array:
+    def accumulated(self, value: Array, terms: Callable[[float], Terms]) -> Array:
         roundoff = self.precision.accumulation
-        magnitude = terms(self.numbers.array(roundoff)[()]).magnitude(abs(value[0]))
-        found = self._with_error(value, magnitude[None], roundoff * UNIFORM_RMS)
+        magnitude = terms(roundoff).magnitude(abs(value[0]).astype(np.float64))
+        found = self._with_error(value, self.numbers.array(magnitude)[None], roundoff * UNIFORM_RMS)
         return found if self.precision.roundoff == roundoff else self._rounded(found)
 
     def _with_error(self, value: Array, magnitude: Array, unit: float, key: Array | None = None) -> Array:
@@ -298,7 +305,7 @@ class Perturbed(Exact):
     def _elements(self, shape: tuple[int, ...]) -> Array:
         """A number for each element of a shape."""
         if shape not in self._numbered:
-            self._numbered[shape] = np.arange(1, 1 + math.prod(shape), dtype=np.uint64).reshape(shape) * hashing.ODD
+            self._numbered[shape] = np.arange(1, 1 + math.prod(shape), dtype=np.uint64).reshape(shape) * hashing.OTHER
         return self._numbered[shape]
 
     def _key(self, value: Array) -> Array:

@@ -5,7 +5,6 @@ whole training runs. It is computed once in decimals, which is the truth, and on
 spread is the bound. There is no other tolerance.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,11 +19,12 @@ from .arithmetic import Exact, Perturbed
 from .numbers import Numbers
 from .oracle import DIGITS
 from .pairs import oracle
-from .precision import SAMPLES, factor, precision_of
+from .precision import SAMPLES, allowed_error, factor, precision_of
 
 Array = NDArray[Any]
 Named = dict[str, Array]
 Quantities = Callable[[Exact], Named]  # arrays by name, samples first
+RESOLVED = 10.0 ** (5 - DIGITS)  # of a number: what is smaller is a rounding error of the decimals
 PROPORTIONAL = 2.0**-10  # of the largest number: what is of second order is then smaller by as much again
 
 
@@ -60,10 +60,13 @@ def truth(quantities: Quantities, numbers: Numbers | None = None) -> dict[str, T
     kind = numbers or kinds.decimal(DIGITS)
     with kind.precision():
         found = {name: array[0] for name, array in quantities(Exact(kind)).items()}
-        nearest = {name: _float64(array) for name, array in found.items()}
-        return {
-            name: Truth(nearest[name], _float64(array - kind.array(nearest[name]))) for name, array in found.items()
-        }
+        return {name: _truth(array, kind) for name, array in found.items()}
+
+
+def _truth(array: Array, kind: Numbers) -> Truth:
+    nearest = _float64(array)
+    rest = _float64(array - kind.array(nearest))
+    return Truth(nearest, np.where(abs(rest) > RESOLVED * abs(nearest), rest, 0.0))
 
 
 def bounds(quantities: Quantities, dtype: str, numbers: Numbers | None = None, chunk: int = SAMPLES) -> Bounds:
@@ -82,8 +85,7 @@ def bounds(quantities: Quantities, dtype: str, numbers: Numbers | None = None, c
     sizes = {name: _largest(_float64(array[0])) for name, array in found.items()}
     if ops.scale > 1 and (ops.undecided or _far(norms, sizes, ops.scale)):
         return bounds(quantities, dtype, kinds.decimal(DIGITS))
-    unit = factor() / math.sqrt(SAMPLES)
-    allowed = {name: np.nan_to_num(unit * norm, nan=np.inf, posinf=np.inf) for name, norm in norms.items()}
+    allowed = {name: _finite(allowed_error(norm)) for name, norm in norms.items()}
     gains = {
         name: _largest(allowed[name]) / (factor() * precision.roundoff * size) if size else 0.0
         for name, size in sizes.items()
@@ -117,7 +119,14 @@ def _constants(weights: Mapping[str, Array], ops: Exact) -> Named:
 
 def _far(norms: Named, sizes: Mapping[str, float], scale: float) -> bool:
     """Whether deviations made larger are so large that they may no longer be proportional to the errors."""
-    return any(not _largest(norm) * scale <= PROPORTIONAL * sizes[name] * SAMPLES**0.5 for name, norm in norms.items())
+    return any(
+        not _largest(norm) * scale <= PROPORTIONAL * sizes[name] * (SAMPLES / 2) ** 0.5 for name, norm in norms.items()
+    )
+
+
+def _finite(array: Array) -> Array:
+    """What is no number as an infinite bound."""
+    return np.nan_to_num(array, nan=np.inf, posinf=np.inf)
 
 
 def _part(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -29,21 +29,20 @@ def descent(
     update = Update(training.optimizer, ops, weights)
     carried: Named | None = None
     for step, batches in enumerate(updates, start=1):
-        losses, found, rows = [], [], 0
-        given = [inputs for _, inputs in batches]
+        model, parts, rows = oracle(spec, update.weights, ops, "weights"), list[Value](), 0
         for batch, inputs in batches:
             masks, before = Masks(training.seed, step, rows), carried if batch.continues else None
-            run = oracle(spec, update.weights, ops, "weights").run(inputs, before, masks=masks)
+            run = model.run(inputs, before, masks=masks)
             rows += len(inputs.inputs)
-            loss = _loss(training.loss, run, given, inputs, np.asarray(batch.targets))
-            found.append(run.derivatives([(loss, ops.constant(1.0)[:, None, None])]))
-            losses.append(loss.array[:, 0, 0])
+            parts += _losses(training.loss, run, inputs, np.asarray(batch.targets))
             carried = {name: run.arrays()[f"final_state.{name}"] for name in spec.cell_definition.states}
-        gradients = {name: ops.total(each[name] for each in found) for name in found[0]}
+        divisor = _divisor(training.loss, run.spec.head, [inputs for _, inputs in batches])
+        loss = sum_of_rows(parts) / divisor if parts else Value(ops.zeros((1, 1, 1)), ops)
+        gradients = run.derivatives([(loss, ops.constant(1.0)[:, None, None])])
         norm = global_norm(ops, gradients)
         update(clipped(training.clip, ops, gradients, norm), training.learning_rate(step))
         after = update.weights | update.state() | {f"carried.{name}": a for name, a in (carried or {}).items()}
-        yield {"loss": ops.total(losses), "gradient norm": norm, **after}
+        yield {"loss": loss.array[:, 0, 0], "gradient norm": norm, **after}
 
 
 def side_by_side(columns: Iterable[Array]) -> Array:
@@ -51,23 +50,25 @@ def side_by_side(columns: Iterable[Array]) -> Array:
     return np.stack(np.broadcast_arrays(*columns), axis=1)
 
 
-def _loss(loss: Loss, run: OracleRun, update: list[Inputs], given: Inputs, targets: Array) -> Value:
-    """The part of a batch in the loss of its update (SPEC.md, 12.1, 12.2 and 12.11), (S, 1, 1)."""
+def _losses(loss: Loss, run: OracleRun, given: Inputs, targets: Array) -> Iterator[Value]:
+    """The losses of a batch's entries that count, (S, rows, 1) of each step."""
     head = run.spec.head
     assert head is not None
     valid = _valid(given, head)
     targets = targets[:, None] if head.reads == "final" else targets
-    numbers_in_mean = sum(int(_valid(each, head).sum()) for each in update)
-    numbers_in_mean *= 1 if isinstance(loss, CrossEntropy) else head.size
-    rows = sum(len(each.inputs) for each in update)
-    divisor = max({"mean": numbers_in_mean, "sum": 1, "batch_mean": rows}[loss.reduction], 1)
-    parts = []
     for t, scores in enumerate(run.scores):
         seen = np.flatnonzero(valid[:, t])
         if seen.size:
-            parts.append(_entries(loss, scores.take(seen), targets[seen, t]))
-    nothing = Value(run.ops.zeros((1, 1, 1)), run.ops)
-    return sum_of_rows(parts) / divisor if parts else nothing
+            yield _entries(loss, scores.take(seen), targets[seen, t])
+
+
+def _divisor(loss: Loss, head: Head | None, update: list[Inputs]) -> int:
+    """By what the sum over all batches of an update is divided (SPEC.md, 12.1, 12.2 and 12.11)."""
+    assert head is not None
+    numbers_in_mean = sum(int(_valid(each, head).sum()) for each in update)
+    numbers_in_mean *= 1 if isinstance(loss, CrossEntropy) else head.size
+    rows = sum(len(each.inputs) for each in update)
+    return max({"mean": numbers_in_mean, "sum": 1, "batch_mean": rows}[loss.reduction], 1)
 
 
 def _valid(given: Inputs, head: Head) -> Array:

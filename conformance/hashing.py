@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ..spec import draws
 
 Array = NDArray[Any]
-ODD = np.uint64(0xBF58476D1CE4E5B9)  # of SplitMix64 (Steele, Lea and Flood 2014), as the next
-GOLDEN = 0x9E3779B97F4A7C15
+ODD, OTHER = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # of SplitMix64 (Steele, Lea and Flood 2014)
+GOLDEN = 0x9E3779B97F4A7C15  # likewise
 _HALF = np.uint64(32)
 
 

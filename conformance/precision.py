@@ -3,8 +3,14 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..spec.errors import InputError, listed
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ UNIFORM_RMS = 1.0 / math.sqrt(3.0)
 SAMPLES = 64
 FALSE_ALARM = 1e-3  # probability that a run of the whole suite accuses a correct backend
 COMPARED = 10**7  # numbers that such a run compares, at most
+UNEVEN = 2.0  # ratio of two spreads of 32 samples that is exceeded by chance with a probability of 2e-4
 
 
 def precision_of(dtype: str) -> Precision:
@@ -72,6 +79,17 @@ def factor(samples: int = SAMPLES) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _two_sided(middle, samples) > FALSE_ALARM / COMPARED else (low, middle)
     return high
+
+
+def allowed_error(norms: Array, samples: int = SAMPLES) -> Array:
+    """The bound of each number from the 2-norms of its deviations over both halves of the samples, (2, ...).
+
+    Where one half spreads more than the other by chance, as in elements that are alike, it decides alone.
+    """
+    larger = norms.max(axis=0)
+    alone, both = factor(samples // 2) / math.sqrt(samples / 2), factor(samples) / math.sqrt(samples)
+    found: Array = np.where(larger > UNEVEN * norms.min(axis=0), alone * larger, both * np.hypot(*norms))
+    return found
 
 
 def _two_sided(t: float, degrees: int) -> float:

@@ -17,47 +17,80 @@ class Terms(NamedTuple):
     """The terms of a sum, each an array, of numbers or of products of numbers.
 
     Attributes:
-        number: how many there are.
+        number: how many are not 0.
         errors: how many errors of one size that are independent make as large a sum: those of like terms are alike, so
             that it is the sum of the squares of the numbers of like terms.
         sizes: the sum of their absolute values.
-        squares: the sum of the squares of products, which are rounded themselves; else 0.
+        root: of the sum of the squares of products, which are rounded themselves; else 0.
     """
 
-    number: int
+    number: Array | int
     errors: Array | int
     sizes: Array
-    squares: Array
+    root: Array
 
     def magnitude(self, total: Array) -> Array:
         """The error of a sum with that absolute value, in the order that is worst, by that of a number of size 1."""
         largest = (self.sizes + total) / 2
-        found: Array = np.sqrt(self.squares * self.errors / self.number + (self.errors - 1) * largest * largest)
+        of_products = self.root * np.sqrt(self.errors / np.maximum(self.number, 1))
+        found: Array = np.hypot(of_products, largest * np.sqrt(np.maximum(self.errors, 1) - 1))
         return found
 
 
-def terms(stacked: Array, roundoff: Any) -> Terms:
+def terms(stacked: Array, roundoff: float) -> Terms:
     """Those along the first axis; alike are those that are the same in units of what is lost where they are added."""
-    count, sizes = len(stacked), abs(stacked).sum(axis=0)
-    if count <= _FEW:
-        return Terms(count, count, sizes, 0 * sizes)
-    lost = sizes * roundoff / 2 + (sizes == 0)
-    ordered = np.sort(stacked, axis=0) // lost
-    unlike = (ordered[1:] != ordered[:-1]) | (ordered[1:] == 0)
+    stacked = np.asarray(stacked, np.float64)
+    zeros, sizes = stacked == 0, abs(stacked).sum(axis=0)
+    number = len(stacked) - zeros.sum(axis=0)
+    if len(stacked) <= _FEW:
+        return Terms(number, number, sizes, 0 * sizes)
+    ordered = np.sort(stacked, axis=0)
+    units = ordered // (sizes * roundoff / 2 + (sizes == 0))
+    unlike = (units[1:] != units[:-1]) | (ordered[1:] == 0) | (ordered[:-1] == 0)
     places = np.arange(len(stacked)).reshape(-1, *(1,) * (stacked.ndim - 1))
     first = np.concatenate([0 * unlike[:1], np.where(unlike, places[1:], 0)])  # of the like terms that each belongs to
     before = places - np.maximum.accumulate(first, axis=0)
-    return Terms(count, (2 * before + 1).sum(axis=0), sizes, 0 * sizes)
+    return Terms(number, (2 * before + 1).sum(axis=0) - zeros.sum(axis=0), sizes, 0 * sizes)
 
 
-def products(a: Array, b: Array, roundoff: Any) -> Terms:
-    """Those of a matrix product (M, K) @ (K, N); alike are those whose factors are."""
-    count, sizes, squares = a.shape[1], abs(a) @ abs(b), (a * a) @ (b * b)
-    if count <= _FEW:
-        return Terms(count, count, sizes, squares)
+def products(a: Array, b: Array, roundoff: float) -> Terms:
+    """Those of a matrix product (M, K) @ (K, N); alike are those whose factors are, and those that are lost in it."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    number, sizes, root = _number(a, b), abs(a) @ abs(b), _norms(a, b)
+    if a.shape[1] <= _FEW:
+        return Terms(number, number, sizes, root)
     left, right = _keys(a, roundoff), _keys(b.T, roundoff)
-    errors = _squares_of_numbers(left, right) if _repeats(left) and _repeats(right) else count
-    return Terms(count, np.maximum(errors, count), sizes, squares)
+    errors = _squares_of_numbers(left, right) if _repeats(left) and _repeats(right) else number
+    lost = _number_below(a, b, sizes * roundoff / 2)
+    return Terms(number, np.maximum(np.maximum(errors, number), lost * lost), sizes, root)
+
+
+def _number(a: Array, b: Array) -> Array | int:
+    """How many products are not 0."""
+    kept = a != 0, b != 0
+    if kept[0].all() and kept[1].all():
+        return int(a.shape[1])
+    number: Array = np.matmul(*(factors.astype(np.float64) for factors in kept))
+    return number
+
+
+def _norms(a: Array, b: Array) -> Array:
+    """The root of the sum of the squares of products, none of which underflows that is near the largest."""
+    units = [abs(factors).max(initial=0.0) or 1.0 for factors in (a, b)]
+    found: Array = np.sqrt((a / units[0]) ** 2 @ (b / units[1]) ** 2) * units[0] * units[1]
+    return found
+
+
+def _number_below(a: Array, b: Array, limits: Array) -> Array | int:
+    """How many products (M, N) are not 0 and below a limit; 0 where they are so few that they do not matter."""
+    sizes = [np.where(factors == 0, np.inf, abs(factors)) for factors in (a, b)]
+    some = np.flatnonzero(sizes[0].min(axis=0) * sizes[1].min(axis=1) < limits.max(initial=0.0))
+    if len(some) ** 2 <= a.shape[1]:
+        return 0
+    found = np.zeros(limits.shape)
+    for k in some:
+        found += np.multiply.outer(sizes[0][:, k], sizes[1][k]) < limits
+    return found
 
 
 def places(roundoff: float, coarser: int) -> int:
@@ -65,11 +98,12 @@ def places(roundoff: float, coarser: int) -> int:
     return max(53 + coarser + round(math.log2(roundoff)), _NOISY)
 
 
-def _keys(factors: Array, roundoff: Any) -> Array:
+def _keys(factors: Array, roundoff: float) -> Array:
     """One integer for all numbers that are one where so many products are added; 0 of 0, with which nothing errs."""
-    lost = np.uint64(places(float(roundoff), max(2, math.ceil(math.log2(factors.shape[1])) - 1)))
-    bits = np.asarray(factors, np.float64).view(np.uint64)
-    return np.where(factors == 0, np.uint64(0), (bits + (np.uint64(1) << lost >> np.uint64(1))) >> lost)
+    lost = np.uint64(places(roundoff, max(2, math.ceil(math.log2(factors.shape[1])) - 1)))
+    return np.where(
+        factors == 0, np.uint64(0), (factors.copy().view(np.uint64) + (np.uint64(1) << lost >> np.uint64(1))) >> lost
+    )
 
 
 def _repeats(keys: Array) -> bool:
@@ -93,6 +127,6 @@ def _squares_of_numbers(left: Array, right: Array) -> Array:
     return found
 
 
-_SIGNS = 32  # the estimate is off by a quarter, a bound by an eighth
+_SIGNS = 64  # the estimate is off by less than half
 _AT_A_TIME = 256  # terms
 _NOISY = 12  # last bits of a float64 that may depend on the machine
