@@ -67,6 +67,10 @@ class Exact:
     def add(self, a: Array, b: Array) -> Array:
         return self._rounded(a + b)
 
+    def reordered(self, a: Array, b: Array, last: Array) -> Array:
+        """a, as part of a sum with b that may be formed in an order in which `last`, a part of either, comes last."""
+        return a
+
     def multiply(self, a: Array, b: Array) -> Array:
         return self._rounded(a * b)
 
@@ -228,14 +232,23 @@ class Perturbed(Exact):
 
         It is a function of that in quarters of the sum's last place; where one is 0 there is none.
         """
-        total, sizes = a + b, [abs(a[0]), abs(b[0])]
-        quarters = np.ldexp(self.precision.roundoff / 4, np.frexp(np.asarray(total[0], np.float64))[1])
-        smaller = np.minimum(*sizes).astype(np.float64)
-        key = self._key(np.rint(smaller / (quarters + (quarters == 0))) * quarters) + (_bits(total[0]) & _BINADE)
+        total, smaller = a + b, np.minimum(abs(a[0]), abs(b[0])).astype(np.float64)
         magnitude = abs(total[:1])
         if np.any(smaller == 0):
             magnitude = magnitude * ~(np.all(a == 0, axis=0) | np.all(b == 0, axis=0))
-        return self._with_error(total, magnitude, self.precision.roundoff * UNIFORM_RMS, key)
+        return self._added(total, magnitude, smaller)
+
+    def reordered(self, a: Array, b: Array, last: Array) -> Array:
+        """The error of adding what comes last to the rest, or the rest to it."""
+        sizes = np.maximum(np.maximum(abs(a[:1]), abs(b[:1])), abs(a[:1] + b[:1]))
+        return self._added(a, sizes * np.any(last != 0, axis=0), abs(last[0]).astype(np.float64))
+
+    def _added(self, value: Array, total: Array, smaller: Array) -> Array:
+        """A value with the error of a sum of that size, of which the smaller number is known."""
+        sizes = total[0].astype(np.float64)
+        quarters = np.ldexp(self.precision.roundoff / 4, np.frexp(sizes)[1])
+        key = self._key(np.rint(smaller / (quarters + (quarters == 0))) * quarters) + (_bits(sizes) & _BINADE)
+        return self._with_error(value, total, self.precision.roundoff * UNIFORM_RMS, key)
 
     def maximum(self, a: Array, b: Array) -> tuple[Array, Array]:
         """The same; where the error of a - b may turn its sign, the value errs as a, and the derivative is drawn."""

@@ -225,9 +225,14 @@ class Oracle:
         values: dict[str, Any] = {**own, **states, "x": x}
         dropped = {self.cell.output: _times(states[self.cell.output], read)}
         size = self.spec.hidden_size
-        for side, tree in self.cell.projections[self.spec.bias].items():
-            projection = expressions.compiled(tree)(values | (dropped if side == "q" else {}), self.functions)
-            for g, gate in enumerate(self.cell.gates):
+        p, q = (
+            expressions.compiled(self.cell.projections[self.spec.bias][side])(values | read_by, self.functions)
+            for side, read_by in (("p", {}), ("q", dropped))
+        )
+        if self.spec.bias != "none":
+            p = p.reordered(q, own["bias" if self.spec.bias == "single" else "input_bias"])
+        for g, gate in enumerate(self.cell.gates):
+            for side, projection in (("p", p), ("q", q)):
                 values[f"{side}.{gate}"] = projection.units(g * size, (g + 1) * size)
         new: dict[str, Value] = {}
         for name, tree in self.cell.step.items():

@@ -94,6 +94,10 @@ class Value:
             (x, lambda g: ops.product(g, self.array)),
         )
 
+    def reordered(self, other: "Value", last: "Value") -> "Value":
+        """The same, whose sum with another may be formed in an order in which `last`, a part of either, comes last."""
+        return self._make(self.ops.reordered(self.array, other.array, last.array), (self, lambda g: g))
+
     def exp(self) -> "Value":
         y = self.ops.function("exp", self.array)
         return self._make(y, (self, lambda g: self.ops.multiply(g, y)))

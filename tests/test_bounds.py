@@ -12,17 +12,19 @@ from rnnzoo.conformance.arithmetic import Exact, Perturbed
 from rnnzoo.conformance.bounds import bounds, everything, gradients, results, truth
 from rnnzoo.conformance.case_table import quick_cases
 from rnnzoo.conformance.cases import Case
+from rnnzoo.conformance.descent import descent
 from rnnzoo.conformance.items import item
 from rnnzoo.conformance.outcomes import run
-from rnnzoo.conformance.precision import PRECISIONS, factor, precision_of
+from rnnzoo.conformance.precision import PRECISIONS, allowed_error, factor, precision_of
 from rnnzoo.conformance.random_cases import random_items
 from rnnzoo.conformance.updates import Update
 from rnnzoo.numpy_impl.backend import NumpyBackend
-from rnnzoo.spec import ModelSpec, Result, load_backend
+from rnnzoo.spec import Head, ModelSpec, Result, load_backend
 from rnnzoo.spec.errors import InputError
 from rnnzoo.spec.initializers import INITIALIZERS, Draw
 from rnnzoo.spec.inputs import Cotangents, Inputs
 from rnnzoo.spec.optimizers import SGD
+from rnnzoo.spec.training import Batch, MeanSquaredError, TrainingSpec
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch", "tf"])
@@ -181,17 +183,64 @@ def test_numbers_that_are_alike_need_not_err_alike():
     assert bounds(difference, "float32").allowed["difference"] > bits[0] * bits[1] * 2.0**-24
 
 
-def test_updates_with_a_constant_gradient_repeat_their_errors():
+@pytest.mark.parametrize(("rate", "change"), [(1e-4, 0.0), (1e-6, 1e-5), (1e-5, 1e-5)])
+def test_updates_with_a_gradient_that_hardly_changes_repeat_their_errors(rate: float, change: float):
+    """What is lost of a step beside its weight is the same, though the step is not the same to its last digit."""
+    slopes = (0.7 * (1 - change) ** np.arange(1000)).astype(np.float32)
+    for start in np.linspace(1, 1.9, 10, dtype=np.float32):
+
+        def weights(ops: Exact, start: np.float32 = start) -> dict[str, np.ndarray]:
+            update = Update(SGD(rate), ops, {"b": np.array([float(start)])})
+            for slope in slopes:
+                update({"b": ops.constant([float(slope)])}, rate)
+            return update.weights
+
+        got = start
+        for slope in slopes:
+            got = got - np.float32(rate) * slope
+        exact = truth(weights, numbers.float64())["b"].nearest[0]
+        assert abs(got - exact) <= bounds(weights, "float32").allowed["b"][0]
+
+
+def test_what_nothing_is_added_to_makes_no_error():
     def weights(ops: Exact) -> dict[str, np.ndarray]:
-        update = Update(SGD(1e-4), ops, {"b": np.array([1.0])})
-        for _ in range(1000):
-            update({"b": ops.constant([0.7])}, 1e-4)
+        update = Update(SGD(0.1), ops, {"table": np.array([[1.0], [2.0]])})
+        update({"table": ops.constant([[0.0], [0.7]])}, 0.1)
         return update.weights
 
-    got, rate = np.float32(1), np.float32(1e-4)
-    for _ in range(1000):
-        got = got - rate * np.float32(0.7)
-    assert abs(got - truth(weights)["b"].nearest[0]) <= bounds(weights, "float32").allowed["b"][0]
+    assert [bound > 0 for bound in bounds(weights, "float32").allowed["table"].ravel()] == [False, True]
+
+
+def test_terms_that_are_lost_beside_larger_ones_are_alike():
+    """10,000 terms below half a unit in the last place of the sum before them: all of each is lost, in a loop."""
+    large, small = np.float32(10), np.float32(1e-5) * np.linspace(0.5, 1.5, 10_000, dtype=np.float32)
+    terms = np.concatenate([np.full(100, large), small])
+    error = abs(float(np.cumsum(terms)[-1]) - float(terms.astype(np.float64).sum()))
+    values = terms.astype(np.float64)
+    wanted = {
+        "sum": lambda ops: ops.sum(ops.constant(values[None]), 2)[:, 0],
+        "product": lambda ops: ops.product(ops.constant(values[None]), ops.constant(np.ones((len(values), 1))))[:, 0],
+    }
+    for name, quantity in wanted.items():
+        assert error <= bounds(lambda ops, q=quantity: {"sum": q(ops)}, "float32").allowed["sum"][0], name
+
+
+def test_an_accumulator_may_take_all_batches_of_an_update():
+    spec = ModelSpec("simple_rnn", 1, 1, nonlinearity="identity", bias="none", head=Head(1, reads="final"))
+    weights = {"layers.0.forward.input_weight": 1.0, "layers.0.forward.recurrent_weight": 0.0, "head.weight": 0.0}
+    weights = {name: np.full((1, 1), value) for name, value in weights.items()} | {"head.bias": np.zeros(1)}
+    rng, nothing = np.random.default_rng(0), np.zeros((1000, 1, 1))
+    targets = rng.uniform(0.1, 1, (64, 1000, 1)).astype(np.float32)
+    update = [(Batch(nothing, each.astype(np.float64)), Inputs(nothing, None, None, None)) for each in targets]
+
+    def wanted(ops: Exact) -> dict[str, np.ndarray]:
+        (after,) = descent(spec, TrainingSpec(MeanSquaredError("sum"), SGD(1.0)), weights, [update], ops)
+        return {"bias": after["head.bias"][:, 0], "loss": after["loss"]}
+
+    allowed, all_rows = bounds(wanted, "float32").allowed, targets.ravel()
+    for name, terms in (("bias", 2 * all_rows), ("loss", all_rows * all_rows)):
+        error = abs(float(np.cumsum(terms)[-1]) - float(terms.astype(np.float64).sum()))
+        assert error <= allowed[name], name
 
 
 @pytest.mark.parametrize("distinct", [1, 2, 5, 500])
@@ -291,6 +340,31 @@ def _spread_of_sum(terms: np.ndarray) -> float:
     return float(np.hypot(*ops.deviations(ops.sum(ops.constant(terms[None]), 2)))[0, 0])
 
 
+@pytest.mark.parametrize("order", ["(wx + b) + rh", "(wx + rh) + b", "wx + (rh + b)"])
+def test_the_terms_of_a_step_may_be_added_in_any_order(order: str):
+    """A bias that comes last is the same smaller number in every sum, and what is lost of it, too."""
+    rng, spec = np.random.default_rng(0), ModelSpec("simple_rnn", 1, 1, nonlinearity="identity", bias="single")
+    for _ in range(5):
+        w, r = (np.float32(value) for value in (rng.uniform(-0.5, 0.5), rng.uniform(0.987, 0.993)))
+        b, xs, h, states = np.float32(rng.uniform(0.05, 0.5)), rng.uniform(0, 0.1, 1000).astype(np.float32), 0, []
+        for x in xs:
+            wx, rh = w * x, r * np.float32(h)
+            h = {"(wx + b) + rh": (wx + b) + rh, "(wx + rh) + b": (wx + rh) + b, "wx + (rh + b)": wx + (rh + b)}[order]
+            states.append(h)
+        weights = {"input_weight": np.array([[w]], float), "recurrent_weight": np.array([[r]], float)}
+        weights = {f"layers.0.forward.{name}": a for name, a in {**weights, "bias": np.array([b], float)}.items()}
+        wanted = results(spec, weights, Inputs(xs.astype(float).reshape(1, -1, 1), None, None, None))
+        errors = np.abs(np.array(states, float) - truth(wanted, numbers.float64())["outputs"].nearest[0, :, 0])
+        assert np.all(errors <= bounds(wanted, "float32").allowed["outputs"][0, :, 0])
+
+
+def test_a_bound_is_decided_by_the_half_of_the_samples_that_spreads():
+    both, one = np.array([[1.0], [1.0]]), np.array([[0.2], [1.4]])  # of the same norm together
+    samples = precision.SAMPLES
+    for norms, wanted in ((both, factor()), (one, 1.4 * factor(samples // 2))):
+        assert abs(allowed_error(norms * (samples / 2) ** 0.5).item() / wanted - 1) < 8 * np.finfo(float).eps
+
+
 def test_samples_in_chunks_give_the_same_bound():
     case = quick_cases()[0]
     wanted = results(case.spec, case.weights, case.understood)
@@ -344,7 +418,11 @@ def test_what_underflows_may_be_flushed():
     def tiny(ops: Exact) -> dict[str, np.ndarray]:
         return {"tiny": ops.multiply(ops.constant([1e-30]), ops.constant([1e-15]))}
 
+    def smaller(ops: Exact) -> dict[str, np.ndarray]:
+        return {"product": ops.product(ops.constant([[1e-165]]), ops.constant([[0.3]]))}
+
     assert 1e-45 < 2.0**-126 < bounds(tiny, "float32").allowed["tiny"][0]
+    assert 1e-182 < bounds(smaller, "float64").allowed["product"].item() < 1e-179
     assert bounds(tiny, "float64").allowed["tiny"][0] < 1e-58
 
 
