@@ -19,9 +19,10 @@ def factors(
     """
     if dropout is None or masks is None or not dropout.rate(kind):
         return None
-    (layer, direction), times = place, () if step is None else (step,)
+    layer, direction = masks.first_layer + place[0], masks.first_direction + place[1]
+    times = () if step is None else (step,)
     hashes = np.array([
-        [hashed(masks, kind, masks.first_layer + layer, direction, masks.first_row + row, *times, unit)
+        [hashed(masks, kind, layer, direction, masks.first_row + row, *times, unit)
          for unit in range(shape[1])]
         for row in range(shape[0])
     ])  # fmt: skip

@@ -28,7 +28,7 @@ def masks_of_call(layer: Any, training: bool | None, given: Masks | None) -> Mas
         return Masks(*given)
     if not training or layer.dropout_calls is None:
         return None
-    words = int64(layer.seed % 2**64), layer.dropout_calls.assign_add(1), int64(0), int64(0)
+    words = int64(layer.seed % 2**64), layer.dropout_calls.assign_add(1), *[int64(0)] * (len(Masks._fields) - 2)
     return Masks(*map(tf.convert_to_tensor, words))  # all tensors, as Keras refuses a mixture
 
 
