@@ -12,19 +12,19 @@ LINE = 64  # bytes of a cache line
 
 
 class Adding:
-    """Adds products with a weight (M, H) to steps of at most B rows."""
+    """Adds products with a weight (M, H) to steps of at least so many rows."""
 
-    def __init__(self, weight: Array, B: int) -> None:
-        small = B * weight.size <= SMALL
+    def __init__(self, weight: Array, least: int) -> None:
+        small = least * weight.size <= SMALL
         self.weight = _aligned(weight) if small else np.ascontiguousarray(weight)
         self._gemm = _scipy().get(weight.dtype.char) if small else None
 
     def to(self, steps: Array) -> tuple[Callable[[Array], Array], Callable[[Array, Array], Any]]:
         """For steps (k, n, H) to be added to: a view of steps, of which each is c or a of what adds to c."""
-        weight, gemm = self.weight, self._gemm
+        weight, gemm, n = self.weight, self._gemm, steps.shape[1]
         in_place = steps[0].flags.c_contiguous and steps.dtype == weight.dtype  # else the sum would be in a copy of c
-        if gemm is None or not in_place:
-            room = np.empty(steps.shape[1:], steps.dtype)
+        if gemm is None or n * weight.size > SMALL or not in_place:
+            room = np.empty((n, weight.shape[1]), steps.dtype)
             return lambda steps: steps, lambda c, a: np.add(c, a.dot(weight, room), c)
         columns = weight.T  # in the order of BLAS, as are the views
         return lambda steps: steps.transpose(0, 2, 1), lambda c, a: gemm(1.0, columns, a, 1.0, c, 0, 0, 1)

@@ -134,7 +134,7 @@ def layer(x: Array, parts: Parts, states: Array, rows: Rows, nonlinearity: str) 
             np.add(p, bias, p)
     for d, weight in enumerate(parts.of("recurrent_weight")):
         steps = blocks(series[:, d * H : (d + 1) * H], rows.sizes, reverse=d == 1)
-        _run(steps, Adding(weight.T, states.shape[1]), states[d], IN_PLACE[nonlinearity].value)
+        _run(steps, Adding(weight.T, min(rows.sizes)), states[d], IN_PLACE[nonlinearity].value)
     return series
 
 
@@ -171,7 +171,7 @@ def layer_gradient(
     for i, direction in enumerate(parts.spec.directions):
         names = ("input_weight", "recurrent_weight", *parts.biases)
         W_x, W_h = (parts.weights[f"layers.{parts.number}.{direction}.{name}"] for name in names[:2])
-        steps, product = Steps(series[:, i * H : (i + 1) * H], rows.sizes, reverse=i == 1), Adding(W_h, len(initial[i]))
+        steps, product = Steps(series[:, i * H : (i + 1) * H], rows.sizes, reverse=i == 1), Adding(W_h, min(rows.sizes))
         d_W_x, d_W_h, d_b = Sum(W_x, room), Sum(W_h, room), Sum(W_h[:, 0], room)
         for piece in reversed(rows.pieces) if i == 0 else rows.pieces:
             d = _own(kind, rows.piece(_part(kind, d_y, H, i), piece, units), series, piece, i, units)  # (R, H)
@@ -241,12 +241,13 @@ def _run_back(
     multiply = np.multiply
     for block, own in zip(steps, factors, strict=True):
         d_h = d_states[: block.shape[1]]
-        views, add = product.to(block)
         block[0] += d_h
         if slopes is not None:
             block[0] *= own[0]
-        for (later, d), factor in zip(pairwise(views(block)), views(own[1:]), strict=True):
-            add(d, later)
-            if slopes is not None:
-                multiply(d, factor, d)
+        if len(block) > 1:
+            views, add = product.to(block)
+            for (later, d), factor in zip(pairwise(views(block)), views(own[1:]), strict=True):
+                add(d, later)
+                if slopes is not None:
+                    multiply(d, factor, d)
         np.dot(block[-1], product.weight, d_h)

@@ -80,6 +80,9 @@ def test_large_products_are_left_to_numpy() -> None:
     small, large = Adding(weight, 61), Adding(weight, 62)
     assert small._gemm and not large._gemm
     assert [adding.weight.ctypes.data % blas.LINE for adding in (small, large)] == [0, 16]
+    for n, shape in ((61, (1, 128, 61)), (62, (1, 62, 128))):  # in the order of BLAS, or of NumPy
+        steps = np.ones((1, n, 128), np.float32)
+        assert small.to(steps)[0](steps).shape == shape
 
 
 def test_scipy_is_loaded_when_a_layer_runs(fresh_python: Callable[..., Any]) -> None:
