@@ -240,6 +240,17 @@ def test_eager_calls_of_all_models_of_a_spec_share_a_graph_for_each_bucket(
     assert traced == [1, 1, 2, 2, 2, 2, 3, 3, 4] and len(_module("tf_impl", "layers")._graph(spec).functions) == 4
 
 
+def test_so_many_graphs_of_a_function_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = _module("tf_impl", "graphs")
+    monkeypatch.setattr(graphs, "KEPT", 2)
+    twice = graphs.Graph(lambda given: given["x"] * 2, exact=True)
+    found = [[(1,)], [(1,), (2,)], [(2,), (3,)], [(3,), (1,)]]
+    for steps in (1, 2, 3, 1):
+        assert twice({"x": np.ones(steps)}).numpy().tolist() == [2.0] * steps
+        kept = [shapes[2][0] for shapes in twice.functions]
+        assert kept == found.pop(0)
+
+
 def load_steps(steps: int) -> Any:
     """The number as a graph knows it."""
     import tensorflow

@@ -9,6 +9,8 @@ from . import fast
 
 Tensors = dict[str, Any]
 
+KEPT = 64  # graphs of one function; the oldest then goes, and is traced anew if it is called for
+
 
 class Graph:
     """A function of tensors by name, traced once for each set of names.
@@ -43,6 +45,8 @@ class Graph:
                 name: tf.TensorSpec(value.shape if exact else [None] * len(value.shape), value.dtype)
                 for name, value in given.items()
             }
+            while len(self.functions) >= KEPT:
+                del self.functions[next(iter(self.functions))]
             with fast.decided(worth):
                 self.functions[key] = tf.function(self._function, autograph=False).get_concrete_function(signature)
         return self.functions[key](given)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import tensorflow as tf
@@ -81,7 +81,7 @@ def _called(
     return _graph(spec)({f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()})
 
 
-@cache
+@lru_cache(maxsize=32)
 def _graph(spec: ModelSpec) -> Graph:
     """The layers as a graph of what stands before and after each slash."""
 
