@@ -31,6 +31,7 @@ EXPORTS = {
 # Files that only one framework has a use for, each with its reason.
 OWN_FILES = {
     "torch_impl": {
+        "layers.py",  # beside a layer that is an object of the framework
         "arguments.py",  # a module is called with tensors, not through the seam
         "optimizer_state.py",  # of the framework's own optimizers
         "transforms.py",  # derivatives that torch can ask for and an operator of our own cannot give
@@ -44,6 +45,8 @@ OWN_FILES = {
         "writing.py",  # and files are written without the framework
     },
     "tf_impl": {
+        "layers.py",  # beside a layer that is an object of the framework
+        "sweeps.py",  # loops in a graph, whose gradients are written out
         "importing.py",  # Keras has backends of its own, and TensorFlow logs while it is loaded
         "arguments.py",  # Keras calls layers with shapes and values that are known only later
         "series.py",  # a loop that XLA compiles has no lists of tensors
@@ -67,7 +70,7 @@ OWN_FILES = {
 
 ABSENT = {  # other frameworks' products add by themselves, and XLA compiles for steps of one size
     "torch_impl": {"blas.py"},
-    "tf_impl": {"blas.py", "steps.py", "recomputing.py"},
+    "tf_impl": {"blas.py", "steps.py"},
 }
 
 

@@ -11,8 +11,9 @@ from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from ..spec.inputs import Inputs
 from ..spec.parameters import check_dtype, initial_weights
 from .dropout import count_calls, masks_of_call
+from .layers import States
 from .model import SequenceModel, SequenceOutput
-from .recurrent import Recurrent, States
+from .recurrent import Recurrent
 from .weights import dtype_name, from_spec, to_tensor
 
 

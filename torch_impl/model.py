@@ -14,9 +14,10 @@ from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .dropout import masks_of_call
+from .layers import States
 from .merging import merge
 from .recurrence import without_autocast
-from .recurrent import Recurrent, States
+from .recurrent import Recurrent
 from .weights import dtype_name, from_spec
 
 
