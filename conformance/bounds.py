@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ..spec.encoder_decoder import AnySpec
 from ..spec.inputs import Cotangents, Inputs
 from . import numbers as kinds
-from .arithmetic import Exact, Perturbed
+from .arithmetic import Exact
 from .numbers import Numbers
 from .oracle import DIGITS
 from .pairs import oracle
+from .perturbed import Perturbed
 from .precision import SAMPLES, allowed_error, factor, precision_of
 
 Array = NDArray[Any]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import Exact, Rows, Total
+from .arithmetic import Exact
+from .totals import Rows, Total
 
 Array = NDArray[Any]
 Pullback = Callable[[Array], Array | Rows]  # from the cotangent of a result to that of an argument

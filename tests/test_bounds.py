@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from rnnzoo.conformance import numbers, precision, summation
-from rnnzoo.conformance.arithmetic import Exact, Perturbed
+from rnnzoo.conformance.arithmetic import Exact
 from rnnzoo.conformance.bounds import bounds, everything, gradients, results, truth
 from rnnzoo.conformance.case_table import quick_cases
 from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.descent import descent
 from rnnzoo.conformance.items import item
 from rnnzoo.conformance.outcomes import run
+from rnnzoo.conformance.perturbed import Perturbed
 from rnnzoo.conformance.precision import PRECISIONS, allowed_error, factor, precision_of
 from rnnzoo.conformance.random_cases import random_items
 from rnnzoo.conformance.updates import Update
