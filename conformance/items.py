@@ -70,7 +70,7 @@ def items(*, quick: bool = False) -> list[Item]:
         own = slice(start, None, 2) if quick else slice(None)  # quickly, each case is run in one of the two precisions
         for number, case in list(enumerate(table))[own]:
             applicable = [name for name in ("weights", "results") if number % spacing.get(name, 1) == 0]
-            if case.scale == 1.0:  # elsewhere tanh is saturated, and rounding alone decides
+            if case.scale == 1.0:  # larger ones saturate tanh, so that rounding decides; of zeros the results tell
                 applicable += ["gradients"] + (["padding"] if has_padding(case) else [])
                 applicable += ["cotangents"] if number % spacing["cotangents"] == 0 else []
             found += [item(check, case, dtype) for check in applicable]
