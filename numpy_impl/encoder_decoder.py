@@ -11,6 +11,7 @@ from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from ..spec.inputs import Cotangents, Inputs, checked_inputs, checked_source
 from ..spec.parameters import Weights, initial_weights
+from ..spec.recomputing import checked_recompute
 from .model import Recurrent, SequenceModel
 from .model import Tape as NetworkTape
 
@@ -65,6 +66,15 @@ class EncoderDecoder:
             self.spec, self.dtype, inputs, lengths=lengths, mask=mask, initial_state=initial_state, context=context
         )
         return self.forward(given)[0]
+
+    @property
+    def recompute(self) -> bool:
+        """Whether gradients of both are had by recomputing; may be set. Raises SpecError, UnsupportedError."""
+        return self.encoder.recompute and self.decoder.recompute
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self.encoder.recompute = self.decoder.recompute = checked_recompute(self.spec, recompute)
 
     def step(self, x: Array, state: Array | Mapping[str, Array] | None = None) -> tuple[Array, Any]:
         """One time step of the decoder, for streaming from `initial_state(source)`; as for a `SequenceModel`."""

@@ -12,7 +12,7 @@ from ..spec.errors import InputError, SpecError
 from ..spec.inputs import Cotangents, Inputs, as_array, checked_context, checked_inputs, checked_states, state_gradients
 from ..spec.model import ModelSpec
 from ..spec.parameters import Weights, initial_weights
-from ..spec.recomputing import check_recomputes
+from ..spec.recomputing import checked_recompute
 from . import merging, recomputing, recurrent
 
 Array = Any
@@ -50,8 +50,6 @@ class SequenceModel:
     def __init__(
         self, spec: ModelSpec, *, seed: int | None = 0, dtype: str = "float32", recompute: bool = False
     ) -> None:
-        if recompute:
-            check_recomputes(spec)
         self.spec = spec
         self.dtype = dtype
         self.recompute = recompute
@@ -65,6 +63,15 @@ class SequenceModel:
             self.spec, self.dtype, inputs, lengths=lengths, mask=mask, initial_state=initial_state, context=context
         )
         return self.forward(given)[0]
+
+    @property
+    def recompute(self) -> bool:
+        """Whether gradients are had by recomputing; may be set. Raises SpecError, UnsupportedError."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self._recompute = checked_recompute(self.spec, recompute)
 
     def step(self, x: Array, state: Array | Mapping[str, Array] | None = None) -> tuple[Array, Array | States]:
         """One time step, for streaming: x (B, I) or tokens (B,), state (L*D, B, H) or a dict of them, None for zeros.

@@ -3,7 +3,7 @@
 from math import isqrt
 
 from .encoder_decoder import AnySpec, networks
-from .errors import UnsupportedError
+from .errors import SpecError, UnsupportedError, shown
 
 
 def parts(steps: int) -> list[slice]:
@@ -12,11 +12,14 @@ def parts(steps: int) -> list[slice]:
     return [slice(begin, min(begin + size, steps)) for begin in range(0, steps, size)]
 
 
-def check_recomputes(spec: AnySpec) -> None:
-    """Raises UnsupportedError where a model cannot be run part by part."""
-    for network in networks(spec):
+def checked_recompute(spec: AnySpec, recompute: bool) -> bool:
+    """Whether a model recomputes. Raises SpecError, or UnsupportedError where it cannot be run part by part."""
+    if not isinstance(recompute, bool):
+        raise SpecError(f"recompute: expected True or False, got {shown(recompute)}")
+    for network in networks(spec) if recompute else ():
         if network.dropout and network.dropout.between_layers:
             raise UnsupportedError(
                 "recompute: expected no dropout between layers, which has a mask for each step of the whole sequence; "
                 "leave recompute out, or drop inputs or state"
             )
+    return recompute

@@ -1,5 +1,7 @@
 """Gradients with less memory: right, for less, and refused where a model cannot be run part by part."""
 
+import importlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,8 @@ from rnnzoo.conformance.cases import Case
 from rnnzoo.conformance.items import item
 from rnnzoo.conformance.outcomes import run
 from rnnzoo.conformance.training import training_cases
-from rnnzoo.spec import Dropout, Embedding, Head, ModelSpec, load_backend
-from rnnzoo.spec.errors import UnsupportedError
+from rnnzoo.spec import Context, Dropout, Embedding, EncoderDecoderSpec, Head, ModelSpec, load_backend
+from rnnzoo.spec.errors import SpecError, UnsupportedError
 from rnnzoo.spec.recomputing import parts
 
 B, T, I, H = 4, 13, 3, 5  # noqa: E741 (the spec's symbol)
@@ -84,6 +86,68 @@ def test_what_cannot_be_run_part_by_part_is_refused_by_name(name: str) -> None:
         backend.build(ModelSpec("stacked_rnn", I, H, 2, dropout=Dropout(between_layers=0.5)), recompute=True)
 
 
+DROPPED = ModelSpec("stacked_rnn", I, H, 2, dropout=Dropout(between_layers=0.5))
+OF_BOTH = EncoderDecoderSpec(ModelSpec("simple_rnn", I, H), replace(DROPPED, context=Context(H), head=Head(2)))
+PARTWISE = {
+    "numpy": "rnnzoo.numpy_impl.recomputing.forward",
+    "torch": "rnnzoo.torch_impl.recurrent.recomputed",
+    "tf": "rnnzoo.tf_impl.recomputing.recomputed",
+}
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "tf"])
+@pytest.mark.parametrize("spec", [DROPPED, replace(DROPPED, head=Head(2)), OF_BOTH], ids=["core", "head", "both"])
+def test_what_cannot_be_run_part_by_part_is_not_set_later_either(name: str, spec: Any) -> None:
+    model = load_backend(name).build(spec)
+    with pytest.raises(UnsupportedError, match="recompute: expected no dropout between layers"):
+        model.recompute = True
+    assert model.recompute is False
+    assert spec is not OF_BOTH or model.encoder.recompute is False
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "tf"])
+@pytest.mark.parametrize("head", [None, Head(2)], ids=["core", "head"])
+def test_a_model_recomputes_once_it_is_set_to(name: str, head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, calls = load_backend(name), []
+    monkeypatch.setattr(PARTWISE[name], _counted(PARTWISE[name], calls))
+    model = backend.build(ModelSpec("simple_rnn", I, H, head=head))
+    cotangent = {"scores_cotangent" if head else "outputs_cotangent": np.ones((B, T, 2 if head else H))}
+    for recompute in (False, True, False):
+        model.recompute = recompute
+        backend.gradients(model, np.ones((B, T, I)), **cotangent)
+        assert bool(calls) is model.recompute is recompute
+        calls.clear()
+
+
+def _counted(name: str, calls: list[str]) -> Any:
+    module, _, function = name.rpartition(".")
+    inner = getattr(importlib.import_module(module), function)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        return inner(*arguments, **options)
+
+    return counted
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "tf"])
+def test_both_of_two_networks_recompute(name: str) -> None:
+    model = load_backend(name).build(replace(OF_BOTH, decoder=replace(OF_BOTH.decoder, dropout=None)))
+    for recompute in (True, False):
+        model.recompute = recompute
+        assert model.encoder.recompute is model.decoder.recompute is model.recompute is recompute
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "tf"])
+@pytest.mark.parametrize("spec", [CASES[0].spec, CASES[2].spec, OF_BOTH], ids=["core", "head", "both"])
+def test_recompute_is_true_or_false(name: str, spec: Any) -> None:
+    with pytest.raises(SpecError, match="recompute: expected True or False, got 'no'"):
+        load_backend(name).build(spec, recompute="no")
+    model = load_backend(name).build(spec)
+    with pytest.raises(SpecError, match="recompute: expected True or False, got 1"):
+        model.recompute = 1
+
+
 def test_torch_refuses_to_be_exported_until_it_is_switched_off() -> None:
     model = load_backend("torch").build(ModelSpec("simple_rnn", I, H), recompute=True)
     with pytest.raises(Exception, match=r"module\.recompute = False"):
@@ -134,15 +198,16 @@ def test_parts_that_xla_compiles_are_right_and_of_one_length(monkeypatch: pytest
     assert set(lengths) == {4}
 
 
-def test_a_graph_that_is_compiled_whole_is_refused_until_it_is_switched_off(model: Any) -> None:
+def test_a_graph_that_is_compiled_whole_is_refused_until_it_is_switched_off(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tensorflow as tf
 
     x = tf.ones([2, 9, I], tf.float64)
     with pytest.raises(Exception, match=r"leave jit_compile out, or set layer\.recompute = False"):
         tf.function(model, jit_compile=True)(x)
-    model.recompute = False
+    monkeypatch.setattr(model, "recompute", False)
     tf.function(model, jit_compile=True)(x)
-    model.recompute = True
 
 
 def test_keras_own_training_recomputes_and_is_not_compiled_whole(model: Any) -> None:

@@ -10,6 +10,7 @@ from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source, final_state_size
 from ..spec.errors import InputError, listed
 from ..spec.parameters import initial_weights
+from ..spec.recomputing import checked_recompute
 from .arguments import checked_dtype, named_states
 from .dropout import counter, masks_of_call
 from .model import SequenceModel
@@ -117,12 +118,12 @@ class EncoderDecoder(keras.Model):
 
     @property
     def recompute(self) -> bool:
-        """Whether gradients are had by recomputing; may be set."""
-        return self.encoder.recompute
+        """As for `Recurrent`, of both."""
+        return bool(self.encoder.recompute and self.decoder.recompute)
 
     @recompute.setter
     def recompute(self, recompute: bool) -> None:
-        self.encoder.recompute = self.decoder.recompute = recompute
+        self.encoder.recompute = self.decoder.recompute = checked_recompute(self.spec, recompute)
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` builds the model from again: plain data."""

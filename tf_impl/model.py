@@ -176,7 +176,7 @@ class SequenceModel(keras.Model):
 
     @property
     def recompute(self) -> bool:
-        """Whether gradients are had by recomputing; may be set."""
+        """As for `Recurrent`."""
         return bool(self.core.recompute)
 
     @recompute.setter

@@ -12,7 +12,7 @@ from ..spec.encoder_decoder import spec_from_text
 from ..spec.errors import SpecError, WeightError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import initial_weights
-from ..spec.recomputing import check_recomputes
+from ..spec.recomputing import checked_recompute
 from . import layers, recomputing, streaming
 from .arguments import check_inputs, check_shape, checked_dtype, single_or_all, states_by_name, valid_steps
 from .dropout import counter, masks_of_call
@@ -64,8 +64,6 @@ class Recurrent(keras.layers.Layer):
     ) -> None:
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
-        if recompute:
-            check_recomputes(spec)
         super().__init__(dtype=checked_dtype(dtype), **kwargs)
         self.spec, self.seed, self.return_state, self.recompute = spec, seed, return_state, recompute
         with tf.variable_creator_scope(_outside_scopes):
@@ -114,12 +112,15 @@ class Recurrent(keras.layers.Layer):
 
     @property
     def recompute(self) -> bool:
-        """Whether gradients are had by recomputing; may be set."""
+        """Whether gradients are had by recomputing; may be set, for graphs that are traced after.
+
+        Raises SpecError, UnsupportedError.
+        """
         return self._recompute
 
     @recompute.setter
     def recompute(self, recompute: bool) -> None:
-        self._recompute = recompute
+        self._recompute = checked_recompute(self.spec, recompute)
         self.supports_jit = not recompute  # Keras asks for it before it compiles a model's training with XLA
 
     def in_parts(

@@ -10,6 +10,7 @@ from ..spec.dropout import Masks
 from ..spec.encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from ..spec.inputs import Inputs
 from ..spec.parameters import check_dtype, initial_weights
+from ..spec.recomputing import checked_recompute
 from .dropout import count_calls, masks_of_call
 from .layers import States
 from .model import SequenceModel, SequenceOutput
@@ -90,6 +91,15 @@ class EncoderDecoder(nn.Module):
         """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
         read, above = self._context(context, dropout)
         return self.decoder.scored(inputs, lengths, mask, initial_state, read, above)
+
+    @property
+    def recompute(self) -> bool:
+        """Whether gradients of both are had by recomputing; may be set. Raises SpecError, UnsupportedError."""
+        return self.encoder.recompute and self.decoder.recompute
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self.encoder.recompute = self.decoder.recompute = checked_recompute(self.spec, recompute)
 
     def _context(self, given: Source | Tensor | None, dropout: Any) -> tuple[Tensor | None, Masks | bool]:
         """The encoder's final state as vectors, and what the decoder drops."""

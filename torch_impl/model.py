@@ -118,6 +118,15 @@ class SequenceModel(nn.Module):
         """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
         return self._whole(inputs, lengths, mask, initial_state, context, dropout, outputs=False)[1:]
 
+    @property
+    def recompute(self) -> bool:
+        """Whether gradients are had by recomputing; may be set. Raises SpecError, UnsupportedError."""
+        return self.core.recompute
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self.core.recompute = recompute
+
     def _whole(
         self, inputs: Tensor, lengths: Any, mask: Any, initial_state: Any, context: Any, dropout: Any, *, outputs: bool
     ) -> tuple[Any, Tensor | States, Tensor | None]:

@@ -9,7 +9,7 @@ from ..spec.dropout import Masks
 from ..spec.errors import InputError, SpecError, listed
 from ..spec.model import ModelSpec
 from ..spec.parameters import check_dtype, initial_weights
-from ..spec.recomputing import check_recomputes
+from ..spec.recomputing import checked_recompute
 from .arguments import check_inputs, check_tensor, one_step, valid_steps
 from .dropout import count_calls, masks_of_call
 from .layers import Layers, States
@@ -70,8 +70,6 @@ class Recurrent(Layers):
     ) -> None:
         if not spec.is_core:
             raise SpecError("Recurrent: expected a spec without embedding, head and context; use SequenceModel")
-        if recompute:
-            check_recomputes(spec)
         name = check_dtype(dtype_name(dtype))
         super().__init__(spec, getattr(torch, name), device)
         self.recompute = recompute
@@ -115,6 +113,15 @@ class Recurrent(Layers):
             else:
                 outputs, final = self._layers(inputs, valid, states, masks)
         return outputs, final if len(final) > 1 else final[self._output]
+
+    @property
+    def recompute(self) -> bool:
+        """Whether gradients are had by recomputing; may be set. Raises SpecError, UnsupportedError."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self._recompute = checked_recompute(self.spec, recompute)
 
     def in_parts(
         self,
