@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..spec.errors import RnnZooError
+from ..spec.errors import BackendError, RnnZooError
 from .declared import declaration
 from .diagnosis import diagnosed
 from .expected import share
 from .outcomes import SECONDS, run
+from .raised import described
 from .worker_process import Work
 
 OURS = 600.0  # seconds for what the suite computes itself, the implementation apart
@@ -39,9 +40,11 @@ def main() -> None:
         faulthandler.enable(dump, all_threads=False)
         faulthandler.register(signal.SIGUSR1, dump, all_threads=False)
         try:
-            _answer(pickle.load(sys.stdin.buffer), send)
+            _answer(work := pickle.load(sys.stdin.buffer), send)
         except RnnZooError as error:
             send(error)
+        except Exception as error:  # of the suite's own code, or of a backend's outside an item
+            send(BackendError(f"{work.implementation.name}: expected results, got an error: {described(error)}"))
         finally:
             faulthandler.disable()
             faulthandler.unregister(signal.SIGUSR1)

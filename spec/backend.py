@@ -4,8 +4,6 @@ All arrays at this seam are NumPy's; inside, each backend is native.
 """
 
 import importlib
-import re
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
 
-from .contract import asked, check_backend
+from .contract import asked, check_backend, said
 from .encoder_decoder import AnySpec, EncoderDecoderSpec, Source
 from .errors import BackendError, UnsupportedError, listed
 from .found import FoundFile, Hints
@@ -251,15 +249,6 @@ def _imported(target: str, name: str) -> Any:
         return reduce(getattr, attribute.split("."), importlib.import_module(module))
     except (Exception, SystemExit) as error:  # whatever the module does while it is loaded
         raise BackendError(
-            f"backend {name!r}: cannot load {target!r}: {_said(error)}; expected 'package.module:OBJECT', "
+            f"backend {name!r}: cannot load {target!r}: {said(error)}; expected 'package.module:OBJECT', "
             "installed or in a folder of PYTHONPATH"
         ) from error
-
-
-def _said(error: BaseException) -> str:
-    """What an import raised, and where in the module, if it got there."""
-    calls = traceback.extract_tb(error.__traceback__)
-    inside = [call for call in calls if not re.match(r"<frozen |.*\bimportlib\b", call.filename)][1:]
-    return (
-        f"{type(error).__name__}: {error} ({inside[-1].filename}, line {inside[-1].lineno})" if inside else f"{error}"
-    )

@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -62,7 +64,8 @@ def calls(package: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     steps = _module(package, "steps")
     monkeypatch.setattr(steps, "PIECE", 3 * B * (H if package == "torch_impl" else 1))  # rows, or numbers
     monkeypatch.setattr(steps, "FEW", 2 * B)
-    monkeypatch.setattr(steps, "LONG", 2, raising=False)  # torch's
+    if package == "torch_impl":
+        monkeypatch.setattr(steps, "LONG", 2)
     return found
 
 
@@ -249,6 +252,36 @@ def test_so_many_graphs_of_a_function_are_kept_and_no_more(monkeypatch: pytest.M
         assert twice({"x": np.ones(steps)}).numpy().tolist() == [2.0] * steps
         kept = [shapes[2][0] for shapes in twice.functions]
         assert kept == found.pop(0)
+
+
+def test_the_graph_that_goes_is_the_one_whose_last_call_is_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = _module("tf_impl", "graphs")
+    monkeypatch.setattr(graphs, "KEPT", 2)
+    twice = graphs.Graph(lambda given: given["x"] * 2, exact=True)
+    for steps in (1, 2, 1, 3):
+        twice({"x": np.ones(steps)})
+    assert [shapes[2][0] for shapes in twice.functions] == [(1,), (3,)]
+
+
+def test_threads_share_a_graph_and_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, traced = _module("tf_impl", "graphs"), []
+
+    def function(given: Any) -> Any:
+        traced.append(given["x"].shape[0])
+        time.sleep(0.2)  # the others come meanwhile
+        return given["x"] * 2
+
+    def call(steps: int) -> list[float]:
+        found: list[float] = twice({"x": np.ones(steps)}).numpy().tolist()
+        return found
+
+    twice = graphs.Graph(function, exact=True)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(call, [1, 1, 1, 1])) == [[2.0]] * 4
+        assert traced == [1]
+        monkeypatch.setattr(graphs, "KEPT", 1)
+        assert list(threads.map(call, [2, 3, 4, 5])) == [[2.0] * steps for steps in (2, 3, 4, 5)]
+    assert len(twice.functions) == 1
 
 
 def load_steps(steps: int) -> Any:

@@ -80,8 +80,17 @@ class Wrong(NumpyBackend):
             found.outputs[0, 0, 0] += 1e-3  # at a valid step
         return found
 
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+class Breaks(NumpyBackend):
+    name = "breaks"
+    def run(self, *args, **kwargs):
+        raise Wordless
+
 HANGS, RAISES, CRASHES, WRONG, NARROW = Hangs(), Raises(), Crashes(), Wrong(), Narrow()
-NOTHING, ANSWERS = Nothing(), Answers()
+NOTHING, ANSWERS, WORDLESS = Nothing(), Answers(), Breaks()
 """
 BREAKS = next(number for number, line in enumerate(BACKENDS.splitlines(), start=1) if "here it breaks" in line)
 ONE = "results-float32-simple_rnn-tanh-none-full-zero-4x5x2x3x1"
@@ -216,6 +225,15 @@ def test_what_an_implementation_raises_comes_with_file_line_and_calls_in_every_r
     assert place in shown
 
 
+def test_what_is_raised_outside_an_item_ends_the_run_with_one_message(theirs: Path):
+    done = _check(
+        theirs, "--backend", "theirs:WORDLESS", "--item", "results-float32-simple_rnn-*-full-*", "--jobs", "2"
+    )
+    assert done.returncode == 2 and not done.stdout and done.stderr.count("theirs:WORDLESS") == 1
+    assert "theirs:WORDLESS: expected results, got an error: RuntimeError: no words" in done.stderr
+    assert 'theirs.py", line' in done.stderr and "in __str__" in done.stderr
+
+
 def test_calls_begin_in_the_implementation_and_a_crash_tells_them_too(theirs: Path):
     done = _check(theirs, "--backend", "theirs:CRASHES", "--item", ONE)
     lines = done.stdout.split("ended with signal 11")[1].splitlines()[1:]
@@ -270,6 +288,13 @@ def test_an_error_of_a_methods_own_code_is_not_taken_for_its_arguments():
 
     message = run(Own(), item("results", Case(SIMPLE, 2, 3), "float64")).message
     assert message.startswith("TypeError: object of type 'int' has no len()") and "return len(3)" in message
+
+
+@pytest.mark.parametrize(("compiled", "words"), [(len, "has no len()"), (max, "is not iterable")])
+def test_what_a_compiled_method_says_of_its_values_is_not_taken_for_its_arguments(compiled: Any, words: str):
+    made = type("Compiled", (NumpyBackend,), {"supports": staticmethod(compiled)})
+    message = run(made(), item("results", Case(SIMPLE, 2, 3), "float64")).message
+    assert message.startswith("TypeError: ") and words in message and "13.3" not in message
 
 
 def test_deep_calls_are_left_out_in_the_middle():

@@ -1,6 +1,7 @@
 """Backends are found by name, and each way not to find one says what to do."""
 
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -147,6 +148,8 @@ TYPING_ERRORS = [
     ({"hold_weights": False}, "got 'hold_weights' .*nearest to 'holds_weights'"),
     ({"holds_weights": "no"}, "holds_weights: expected True or False, got 'no'"),
     ({"gradients": None}, "gradients: expected a method, got None; or leave it out"),
+    ({"dtypes": ()}, r"dtypes: expected a list out of 'float32', 'float64', got \(\)"),
+    ({"file": load_backend("numpy").files}, "got 'file' .*nearest to 'files'"),
     ({"dtypes": ["flaot46"]}, "dtypes: expected .*'flaot46' is nearest to 'float64'"),
     ({"name": None}, "name: expected a text, got None"),
 ]  # fmt: skip
@@ -180,6 +183,32 @@ def test_a_typing_error_beside_what_is_inherited_is_refused_too(third_party: typ
         load_backend("outside_backends:OBJECT")
 
 
+@pytest.mark.parametrize("part", ["name", "run", "gradients", "dtypes", "holds_weights", "files"])
+@pytest.mark.parametrize("line", ["raise RuntimeError('no device')", "raise SystemExit('no device')", "self.devcie"])
+def test_a_part_that_cannot_be_read_is_told_with_its_line(part: str, line: str, third_party: types.ModuleType) -> None:
+    exec(compile(f"@property\ndef part(self):\n    {line}", "/their/file.py", "exec"), made := {})
+    third_party.OBJECT = type("Unread", (Whole,), {part: made["part"]})()
+    with pytest.raises(BackendError) as error:
+        load_backend("outside_backends:OBJECT")
+    assert str(error.value).startswith(f"backend 'outside_backends:OBJECT', {part}: expected a part that can be read")
+    assert re.search(r"(no device|no attribute 'devcie') \(/their/file.py, line 3\)$", str(error.value))
+
+
+def test_a_part_may_be_absent_of_some_objects_alone(third_party: types.ModuleType) -> None:
+    class Sometimes(Whole):
+        @property
+        def gradients(self):
+            raise AttributeError("not on this device")
+
+    third_party.OBJECT = Sometimes()
+    assert load_backend("outside_backends:OBJECT") is third_party.OBJECT
+
+
+def test_a_name_that_resembles_a_part_and_cannot_be_read_is_the_backends_own(third_party: types.ModuleType) -> None:
+    third_party.OBJECT = type("Unread", (Whole,), {"dtype": property(lambda self: 1 / 0)})()
+    assert load_backend("outside_backends:OBJECT") is third_party.OBJECT
+
+
 def test_a_required_part_with_a_typing_error_is_told_beside_it(third_party: types.ModuleType) -> None:
     third_party.PARTLY.from_specs = print
     with pytest.raises(BackendError, match=r"missing 'from_spec', .*\('from_spec' is nearest to 'from_specs'\)"):
@@ -188,6 +217,9 @@ def test_a_required_part_with_a_typing_error_is_told_beside_it(third_party: type
 
 def test_names_that_resemble_nothing_declared_are_the_backends_own(third_party: types.ModuleType) -> None:
     vars(third_party.OBJECT).update(version="1", device="cpu", train=print, data_type="f4", _dtype="x", type=print)
+    vars(third_party.OBJECT).update(
+        file="x", dtype="f4", gradient=np.zeros(3), trainers=4, hold_weights="no", take=print
+    )
     assert load_backend("outside_backends:OBJECT") is third_party.OBJECT
 
 

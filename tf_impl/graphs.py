@@ -1,5 +1,6 @@
 """One graph for each set of arguments that are given, whatever B and T are, or for each shape."""
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,11 +10,11 @@ from . import fast
 
 Tensors = dict[str, Any]
 
-KEPT = 64  # graphs of one function; the oldest then goes, and is traced anew if it is called for
+KEPT = 64  # graphs of one function; then goes the one whose last call is longest ago
 
 
 class Graph:
-    """A function of tensors by name, traced once for each set of names.
+    """A function of tensors by name, traced once for each set of names, whichever thread calls first.
 
     Args:
         function: of the tensors.
@@ -22,7 +23,8 @@ class Graph:
         exact: traced for each shape and dtype too; else one graph is for all.
 
     Attributes:
-        functions: the concrete functions by that, by the names they take, and by what these are if exact.
+        functions: the concrete functions by that, by the names they take, and by what these are if exact; the one
+            called last stands last.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Graph:
     ):
         self._function, self._worth, self._exact = function, worth, exact
         self.functions: dict[tuple[Any, ...], Any] = {}
+        self._lock = threading.RLock()  # a function may call its own graph
 
     def __call__(self, arguments: Mapping[str, Any]) -> Any:
         """The function's value; arguments that are None count as not given."""
@@ -40,13 +43,17 @@ class Graph:
         exact = tuple((tuple(value.shape), value.dtype) for value in given.values()) if self._exact else ()
         worth = self._worth and self._worth(given)
         key = worth, tuple(given), *exact
-        if key not in self.functions:
-            signature = {
-                name: tf.TensorSpec(value.shape if exact else [None] * len(value.shape), value.dtype)
-                for name, value in given.items()
-            }
+        with self._lock:
+            function = self.functions.pop(key, None) or self._traced(given, worth)
             while len(self.functions) >= KEPT:
                 del self.functions[next(iter(self.functions))]
-            with fast.decided(worth):
-                self.functions[key] = tf.function(self._function, autograph=False).get_concrete_function(signature)
-        return self.functions[key](given)
+            self.functions[key] = function
+        return function(given)
+
+    def _traced(self, given: Tensors, worth: bool | None) -> Any:
+        signature = {
+            name: tf.TensorSpec(value.shape if self._exact else [None] * len(value.shape), value.dtype)
+            for name, value in given.items()
+        }
+        with fast.decided(worth):
+            return tf.function(self._function, autograph=False).get_concrete_function(signature)
