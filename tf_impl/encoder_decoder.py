@@ -75,16 +75,8 @@ class EncoderDecoder(keras.Model):
         if isinstance(inputs, Mapping):
             inputs, mask, context = _of_fit(inputs, context)
         masks = masks_of_call(self, training, dropout)
-        return self.decoder(
-            inputs,
-            mask=mask,
-            lengths=lengths,
-            initial_state=initial_state,
-            context=None if context is None else self._read(context, masks),
-            return_state=return_state,
-            training=False,  # the calls are counted here
-            dropout=masks and masks.above(self.spec.encoder.num_layers),
-        )
+        options = {"mask": mask, "lengths": lengths, "initial_state": initial_state, "return_state": return_state}
+        return self.decoder(inputs, **options, **self._after_reading(context, masks))
 
     def scored(
         self,
@@ -95,14 +87,8 @@ class EncoderDecoder(keras.Model):
         dropout: Masks | None = None,
     ) -> tuple[Any, Tensor | None]:
         """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
-        return self.decoder.scored(
-            inputs,
-            mask=mask,
-            initial_state=initial_state,
-            context=None if context is None else self._read(context, dropout),
-            training=False,
-            dropout=dropout and dropout.above(self.spec.encoder.num_layers),
-        )
+        given = self._after_reading(context, dropout)
+        return self.decoder.scored(inputs, mask=mask, initial_state=initial_state, **given)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step of the decoder, for streaming from `initial_state(source)`; as for a `SequenceModel`."""
@@ -133,6 +119,11 @@ class EncoderDecoder(keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "EncoderDecoder":
         """The model of that configuration, with its initial weights."""
         return cls(**from_data(config))
+
+    def _after_reading(self, context: Any, masks: Masks | None) -> dict[str, Any]:
+        """What the decoder is given besides its inputs; the calls are counted by the whole model."""
+        read = None if context is None else self._read(context, masks)
+        return {"context": read, "training": False, "dropout": masks and masks.above(self.spec.encoder.num_layers)}
 
     def _read(self, given: Any, masks: Masks | None) -> Tensor:
         """The encoder's final state as vectors (B, L*D*H)."""

@@ -84,9 +84,8 @@ class SequenceModel(keras.Model):
         them where the cell has several; context (B, C). Scores are (B, T, O), 0 at invalid steps, or (B, O) where
         the head reads the final states. training and dropout as for `Recurrent`. Raises InputError.
         """
-        check_inputs(inputs, self.spec)
-        valid = valid_steps(inputs, mask, lengths)
-        start, wanted = self._initial(inputs, initial_state, context), return_state or self.head is None
+        valid, start = self._checked(inputs, mask, lengths, initial_state, context)
+        wanted = return_state or self.head is None
         scores, outputs, final = self._whole(inputs, valid, start, training, dropout, outputs=wanted)
         if lengths is not None:  # what Keras does for a mask, for the layers above
             for series in (outputs,) if self._reads_final else (outputs, scores):
@@ -105,8 +104,7 @@ class SequenceModel(keras.Model):
         dropout: Masks | None = None,
     ) -> tuple[Any, Tensor | None]:
         """The final state and scores alone, as for a call; a model that recomputes then keeps no outputs."""
-        check_inputs(inputs, self.spec)
-        valid, start = valid_steps(inputs, mask, lengths), self._initial(inputs, initial_state, context)
+        valid, start = self._checked(inputs, mask, lengths, initial_state, context)
         scores, _, final = self._whole(inputs, valid, start, training, dropout, outputs=False)
         return final, scores
 
@@ -226,6 +224,13 @@ class SequenceModel(keras.Model):
             return inputs
         tokens = inputs if valid is None else tf.where(valid, inputs, tf.zeros([], inputs.dtype))
         return self.embedding(tokens)  # (B, T, E)
+
+    def _checked(
+        self, inputs: Tensor, mask: Any, lengths: Any, initial_state: Any, context: Tensor | None
+    ) -> tuple[Tensor | None, Tensors]:
+        """Which steps are valid, (B, T) or None for all, and the initial states. Raises InputError."""
+        check_inputs(inputs, self.spec)
+        return valid_steps(inputs, mask, lengths), self._initial(inputs, initial_state, context)
 
     def _initial(self, inputs: Tensor, initial_state: Any, context: Tensor | None) -> Tensors:
         if self.context is None and context is not None:
