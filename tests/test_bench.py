@@ -66,6 +66,7 @@ def test_memory_of_gradients_is_within_what_was_asked_for(engine: str) -> None:
     assert [figure.what for figure in figures.memory_of(engine) if not figure.met] == []
 
 
+@pytest.mark.long
 def test_an_update_of_tensorflow_that_recomputes_takes_half_of_the_memory_at_most() -> None:
     figure = next(figures.memory_of("rnnzoo tf update"))  # two processes each: the others are left to the command
     assert "recompute" in figure.what and figure.met
