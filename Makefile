@@ -21,8 +21,9 @@ unexport KERAS_BACKEND
 unexport TF_USE_LEGACY_KERAS
 
 # Budgets on 2 cores. All of `make test` has 18 minutes, for everything that will ever be in it (measured: 13:42 with
-# the set-up, 12:08 the tests): set-up 3:00, lint 0:15, types 1:00, and of the tests, two files at a time, spec and numpy
-# 1:30, torch 2:00, tf 3:00, conformance suite 4:00, tasks and command line 3:00, README and wheel 2:30.
+# the set-up, before some 300 of its cases; 24:12 while the machine ran at half that speed): set-up 3:00, lint 0:15,
+# types 1:00, and of the tests, two files at a time, spec and numpy 1:30, torch 2:00, tf 3:00, conformance suite 4:00,
+# tasks and command line 3:00, README and wheel 2:30.
 # `make demo` has 2:00 after the set-up (0:32), `make test-long` takes hours (never timed whole).
 
 .PHONY: help demo test test-long lint types check teeth vectors implementations results wheel-test format clean

@@ -39,8 +39,9 @@ def main() -> None:
     with open(sys.argv[1], "w") as dump:
         faulthandler.enable(dump, all_threads=False)
         faulthandler.register(signal.SIGUSR1, dump, all_threads=False)
+        work = pickle.load(sys.stdin.buffer)
         try:
-            _answer(work := pickle.load(sys.stdin.buffer), send)
+            _answer(work, send)
         except RnnZooError as error:
             send(error)
         except Exception as error:  # of the suite's own code, or of a backend's outside an item

@@ -233,8 +233,7 @@ def test_an_accumulator_may_take_all_batches_of_an_update():
     spec = ModelSpec("simple_rnn", 1, 1, nonlinearity="identity", bias="none", head=Head(1, reads="final"))
     weights = {"layers.0.forward.input_weight": 1.0, "layers.0.forward.recurrent_weight": 0.0, "head.weight": 0.0}
     weights = {name: np.full((1, 1), value) for name, value in weights.items()} | {"head.bias": np.zeros(1)}
-    rng, nothing = np.random.default_rng(0), np.zeros((1000, 1, 1))
-    targets = rng.uniform(0.1, 1, (64, 1000, 1)).astype(np.float32)
+    nothing, targets = np.zeros((500, 1, 1)), np.full((100, 500, 1), 0.35, np.float32)  # errors repeat
     update = [(Batch(nothing, each.astype(np.float64)), Inputs(nothing, None, None, None)) for each in targets]
 
     def wanted(ops: Exact) -> dict[str, np.ndarray]:
